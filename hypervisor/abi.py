@@ -1,0 +1,138 @@
+"""Krait's ABI, version 1: what hypervisor, PV guests and host tools share. No logic but layouts and numbers.
+
+Hypercall: VMCALL (VT-x) or VMMCALL (SVM) at CPL 0, number in RAX, arguments in RDI, RSI, RDX, R8, result in RAX as a
+signed 64-bit number: >= 0 is the result, < 0 is minus an Error. Only RAX changes.
+"""
+from enum import IntEnum
+from typing import Annotated, Final
+
+from hypervisor.lang import struct, u32, u64, u8
+
+ABI_VERSION: Final = 1
+
+# CPUID leaves (0x40000000 is KVM's for stock guests; Krait's own leaves stand beside it).
+CPUID_KRAIT_BASE: Final = 0x40004B00  # EAX: highest leaf; EBX, ECX, EDX: "KraitKraitKr"
+CPUID_KRAIT_FEATURES: Final = 0x40004B01  # EAX: ABI_VERSION, EBX: FEATURE_* bits, ECX: guest TSC in kHz
+
+FEATURE_CONSOLE: Final = 1
+FEATURE_EVENTS: Final = 2
+FEATURE_MEMORY: Final = 4  # mem_release, mem_populate, page_state, pressure event
+
+HYPERCALL_BASE: Final = 0x4B000000
+
+
+class Hypercall(IntEnum):
+    """Hypercall numbers, less HYPERCALL_BASE."""
+
+    VERSION = 0  # () -> ABI_VERSION | features << 32
+    CONSOLE_WRITE = 1  # (gpa, bytes <= 4096) -> bytes written
+    CONSOLE_READ = 2  # (gpa, bytes <= 4096) -> bytes read, 0 when there is no input
+    TIME = 3  # () -> nanoseconds of guest time since the VM started
+    TIMER_SET = 4  # (deadline in ns of guest time, 0 cancels) -> 0; raises EVENT_TIMER
+    EVENTS_SETUP = 5  # (gpa of a VcpuInfo, 64-byte aligned; vector 32..255) -> 0
+    YIELD = 6  # () -> 0
+    BLOCK = 7  # () -> 0 once an event is pending
+    WAKE = 8  # (vcpu index) -> 0; raises EVENT_WAKE there
+    POWER_OFF = 9  # (exit code 0..255): does not return
+    CRASH = 10  # (gpa of text, bytes <= 256): stops this VM with a dump; does not return
+    REBOOT = 11  # (): does not return
+    MEM_RELEASE = 12  # (first gfn, count) -> frames released; contents are lost
+    MEM_POPULATE = 13  # (first gfn, count) -> frames populated (zeroed), may be fewer under pressure
+    PAGE_STATE = 14  # (first gfn, count, PageState) -> pages changed
+
+
+class Error(IntEnum):
+    """Hypercall errors; RAX holds the negated number."""
+
+    NO_SUCH_CALL = 1
+    BAD_ARGUMENT = 2
+    BAD_ADDRESS = 3
+    NO_MEMORY = 4
+    NOT_PERMITTED = 5
+    BUSY = 6
+
+
+class PageState(IntEnum):
+    """What a guest says of a page (CMM2's states)."""
+
+    STABLE = 0  # contents matter
+    UNUSED = 1  # contents do not matter; the frame may be taken at any time, reads give zero afterwards
+    VOLATILE = 2  # contents can be re-created by the guest; may be dropped
+    COLD = 3  # contents matter, not needed soon
+
+
+# Bits of VcpuInfo.pending.
+EVENT_TIMER: Final = 1
+EVENT_CONSOLE: Final = 2
+EVENT_WAKE: Final = 4
+EVENT_MEMORY_PRESSURE: Final = 8
+
+
+@struct
+class VcpuInfo:
+    """Page shared by guest and hypervisor, one per vCPU; the hypervisor ORs pending, the guest takes bits by xchg/and."""
+
+    pending: u64
+    pressure_frames: u64  # frames that the hypervisor asks this VM to release
+    steal_ns: u64
+    reserved: Annotated[list[u64], 5]
+
+
+START_INFO_MAGIC: Final[u64] = 0x3154524154534B00  # "\0KSTART1"
+
+
+@struct
+class StartInfo:
+    """What a PV kernel finds at the address in RDI when it starts, in long mode, first GiB identity-mapped."""
+
+    magic: u64
+    version: u32
+    vm_id: u32
+    memory_bytes: u64
+    vcpu_count: u32
+    svm: u32  # 1: VMMCALL, 0: VMCALL
+    tsc_khz: u64
+    image_end: u64  # first gpa behind the loaded kernel and this structure's page tables
+    cmdline: Annotated[list[u8], 1024]
+
+
+BUNDLE_MAGIC: Final[u64] = 0x314C444E554B4B00  # "\0KKUNDL1"
+BUNDLE_CONFIG_MEMBER: Final = "krait.config"
+BUNDLE_END_AUTO: Final = 1  # flag: power the machine off when the last VM has ended
+
+VM_KIND_PV: Final = 1
+VM_KIND_LINUX: Final = 2
+
+
+@struct
+class BundleHeader:
+    """First bytes of the bundle's member `krait.config`; vm_count VmConfig follow."""
+
+    magic: u64
+    version: u32
+    flags: u32
+    vm_count: u32
+    vm_config_size: u32  # sizeof(VmConfig): refused when it differs
+    memory_limit: u64  # bytes the hypervisor may hand to guests (0: all), so that pressure can be shown on any machine
+
+
+@struct
+class VmConfig:
+    """One VM of the bundle. Names are NUL-terminated."""
+
+    name: Annotated[list[u8], 32]
+    kind: u32
+    weight: u32
+    memory_bytes: u64
+    vcpu_count: u32
+    flags: u32
+    kernel: Annotated[list[u8], 64]  # member of the bundle
+    initrd: Annotated[list[u8], 64]  # member, or empty
+    cmdline: Annotated[list[u8], 1024]
+
+
+# Ports of the machine Krait itself runs on (QEMU's isa-debug-exit; Bochs' is the magic break).
+EXIT_OK: Final = 0x10  # QEMU's exit status is value << 1 | 1: 33
+EXIT_GUEST_FAILED: Final = 0x11  # 35
+EXIT_PANIC: Final = 0x12  # 37
+EXIT_NO_VIRTUALIZATION: Final = 0x13  # 39

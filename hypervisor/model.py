@@ -1,0 +1,182 @@
+"""The objects of the hypervisor: Cpu, Vm, Vcpu, Timer. Fields only; who changes them is said at each.
+
+Lock order (when there are several CPUs): VM < queue < device < frames.
+"""
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Final
+
+from hypervisor.addresses import Gpa, Hpa, Hva
+from hypervisor.arch_x86.state import Registers
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.devices.platform import Platform
+from hypervisor.lang import struct, u8, u32, u64
+
+MAX_VMS: Final = 64
+MAX_VCPUS_PER_VM: Final = 64
+NAME_BYTES: Final = 32
+CONSOLE_LINE_BYTES: Final = 160
+CONSOLE_INPUT_BYTES: Final = 256
+EXIT_CAUSES: Final = 23
+
+# Cpu.work: what is owed before the next VM entry, lowest bit first.
+WORK_INTERRUPT: Final = 1  # run expired timers
+WORK_RESCHED: Final = 2  # ask the policy again
+WORK_TLB: Final = 4  # flush this CPU's guest translations of the current VM
+WORK_FPU: Final = 8  # load the current vCPU's FPU, XCR0 and switched MSRs
+WORK_INJECT: Final = 16  # an event may have become deliverable
+
+
+class VcpuState(IntEnum):
+    """Who may run."""
+
+    RUNNABLE = 0
+    BLOCKED = 1  # in BLOCK or HLT, until an event
+    WAITING = 2  # in a handler that got WAIT; the exit is run again when woken
+    STOPPED = 3
+
+
+class VmState(IntEnum):
+    """Life of a VM."""
+
+    FREE = 0
+    RUNNING = 1
+    PAUSED = 2
+    ENDED = 3  # powered off by itself
+    CRASHED = 4  # stopped by the hypervisor, or by its own CRASH call
+
+
+class TimerKind(IntEnum):
+    """What an expired timer does; timers.expire switches on it."""
+
+    SLICE = 0
+    GUEST = 1  # PV timer of a vCPU
+    PLATFORM = 2  # device timers of a VM (8254, RTC, LAPIC)
+    CONSOLE = 3
+
+
+@struct
+class Timer:
+    """A one-shot timer; belongs to at most one CPU's heap. Owner arms and cancels through hypervisor.timers."""
+
+    deadline: u64  # host TSC
+    heap_index: u32  # 1-based place in the heap, 0: not armed
+    kind: TimerKind
+    vcpu: Vcpu | None
+
+
+@struct
+class Vcpu:
+    """One virtual CPU. Lives in frames of its own (zeroed at creation); page-aligned."""
+
+    regs: Registers
+    vm: Vm | None
+    index: u32  # within its VM
+    state: VcpuState
+    backend_hva: Hva  # VMCB (SVM) or VMCS (VT-x) page
+    backend_hpa: Hpa
+    fpu_hva: Hva  # XSAVE area, 64-byte aligned
+    # events
+    pending_events: u64  # EVENT_* not yet shown to the guest
+    info_gpa: Gpa  # VcpuInfo; 0: none registered
+    event_vector: u32
+    info_valid: bool
+    exception_pending: bool  # exception_vector / _error wait for injection
+    exception_has_error: bool
+    exception_vector: u32
+    exception_error: u32
+    reinject: u32  # event to inject again after an exit during its delivery (IDT-vectoring format), 0: none
+    reinject_error: u32
+    nmi_pending: bool
+    halted_at_hlt: bool
+    restart: bool  # the last exit must be dispatched again (its handler got WAIT)
+    # switched state
+    xcr0: u64
+    xss: u64
+    dr: Annotated[list[u64], 4]
+    dr6: u64
+    tsc_aux: u64
+    pkru: u32
+    star: u64
+    lstar: u64
+    cstar: u64
+    sfmask: u64
+    kernel_gs_base: u64
+    # scheduling: policies own these
+    weight: u32
+    runnable_since: u64
+    vruntime: u64
+    run_queue_index: u32
+    cpu_time: u64  # TSC ticks charged
+    entered_at: u64
+    timer: Timer
+    # TLB
+    asid: u32
+    asid_generation: u64
+    seen_epoch: u64
+    # statistics
+    exits: Annotated[list[u64], EXIT_CAUSES]
+    exit: VmExit  # the latest
+    # Linux guests
+    kvmclock_gpa: Gpa
+    kvmclock_enabled: bool
+    apic_base: u64
+    misc_msr: Annotated[list[u64], 8]
+
+
+@struct
+class ConsoleBuffer:
+    """Guest console: output gathered into lines for the operator's console, and input not yet read."""
+
+    line: Annotated[list[u8], CONSOLE_LINE_BYTES]
+    line_length: u32
+    input: Annotated[list[u8], CONSOLE_INPUT_BYTES]
+    input_head: u32
+    input_tail: u32
+
+
+@struct
+class Vm:
+    """One virtual machine. Lives in frames of its own (zeroed at creation)."""
+
+    id: u32
+    state: VmState
+    name: Annotated[list[u8], NAME_BYTES]
+    kind: u32
+    weight: u32
+    memory_bytes: u64  # guest-physical RAM is [0, memory_bytes), above 3 GiB split at 4 GiB later
+    memory_lock: u32
+    nested_root: Hpa  # EPT or NPT PML4
+    nested_frames: u64  # frames of nested tables, charged to this VM
+    private_frames: u64  # frames of RAM backed
+    overhead_frames: u64  # Vm, Vcpu, VMCB, FPU ...
+    epoch: u64  # raised by each unmap; see DESIGN "TLB"
+    released_frames: u64  # statistics of memory trading
+    populated_frames: u64
+    pressure_frames: u64  # asked for and not yet given
+    page_state_hva: Hva  # one byte a guest frame (abi.PageState in bits 0-1, RELEASED bit 7)
+    tsc_offset: u64
+    started_at: u64  # host TSC
+    exit_code: u32
+    holes_touched: u64
+    vcpu_count: u32
+    vcpus: Annotated[list[Vcpu | None], MAX_VCPUS_PER_VM]
+    console: ConsoleBuffer
+    platform: Platform | None
+
+
+@struct
+class Cpu:
+    """One host CPU."""
+
+    id: u32
+    apic_id: u32
+    work: u32
+    vcpu: Vcpu | None  # whose state is loaded; runs after the next enter
+    fpu_owner: Vcpu | None
+    slice: Timer
+    next_asid: u32
+    asid_generation: u64
+    vendor_hva: Hva  # host save area / VMXON region
+    idle_ticks: u64
