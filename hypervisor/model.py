@@ -26,6 +26,7 @@ WORK_RESCHED: Final = 2  # ask the policy again
 WORK_TLB: Final = 4  # flush this CPU's guest translations of the current VM
 WORK_FPU: Final = 8  # load the current vCPU's FPU, XCR0 and switched MSRs
 WORK_INJECT: Final = 16  # an event may have become deliverable
+WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
 
 
 class VcpuState(IntEnum):

@@ -1,0 +1,91 @@
+/* Bodies of intrinsics.py: one instruction each where the machine has one. The only hand-written C of the project.
+   Every function is hypervisor_arch_x86_intrinsics__NAME; X(NAME) writes that. */
+#pragma once
+#define X(name) hypervisor_arch_x86_intrinsics__##name
+#define FN static inline __attribute__((unused, always_inline))
+
+/* ports */
+#define PORT(s, type) \
+    FN type X(in##s)(u16 port) { type v; asm volatile("in" #s " %1, %0" : "=a"(v) : "Nd"(port)); return v; } \
+    FN void X(out##s)(u16 port, type v) { asm volatile("out" #s " %0, %1" : : "a"(v), "Nd"(port) : "memory"); }
+PORT(b, u8) PORT(w, u16) PORT(l, u32)
+
+/* registers: value in EDX:EAX, number in ECX */
+#define NUMBERED(get, set, index) \
+    FN u64 X(get)(u32 index) { u32 a, d; asm volatile(#get : "=a"(a), "=d"(d) : "c"(index)); return (u64)d << 32 | a; } \
+    FN void X(set)(u32 index, u64 v) { asm volatile(#set : : "a"((u32)v), "d"((u32)(v >> 32)), "c"(index) : "memory"); }
+NUMBERED(rdmsr, wrmsr, msr) NUMBERED(xgetbv, xsetbv, index)
+#define REGISTER(r) \
+    FN u64 X(read_##r)(void) { u64 v; asm volatile("mov %%" #r ", %0" : "=r"(v)); return v; } \
+    FN void X(write_##r)(u64 v) { asm volatile("mov %0, %%" #r : : "r"(v) : "memory"); }
+REGISTER(cr0) REGISTER(cr2) REGISTER(cr3) REGISTER(cr4)
+REGISTER(dr0) REGISTER(dr1) REGISTER(dr2) REGISTER(dr3) REGISTER(dr6) REGISTER(dr7)
+FN void X(cpuid)(u32 leaf, u32 subleaf, u64 registers) {
+    u32 *r = (u32 *)registers;
+    asm volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(subleaf));
+}
+FN u32 X(rdpkru)(void) { u32 a; asm volatile("rdpkru" : "=a"(a) : "c"(0) : "edx"); return a; }
+FN void X(wrpkru)(u32 v) { asm volatile("wrpkru" : : "a"(v), "c"(0), "d"(0) : "memory"); }
+FN u64 X(rdtsc)(void) { u32 a, d; asm volatile("rdtsc" : "=a"(a), "=d"(d)); return (u64)d << 32 | a; }
+
+/* one instruction with the memory operand at an address */
+#define ON_MEMORY(name, instruction) \
+    FN void X(name)(u64 place) { asm volatile(instruction " (%0)" : : "r"(place) : "memory"); }
+ON_MEMORY(lgdt, "lgdt") ON_MEMORY(lidt, "lidt") ON_MEMORY(invlpg, "invlpg")
+ON_MEMORY(fxsave, "fxsave64") ON_MEMORY(fxrstor, "fxrstor64")
+#define ON_AREA(name) FN void X(name)(u64 area, u64 mask) \
+    { asm volatile(#name "64 (%0)" : : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32)) : "memory"); }
+ON_AREA(xsave) ON_AREA(xrstor)
+FN void X(ltr)(u16 selector) { asm volatile("ltr %0" : : "r"(selector) : "memory"); }
+
+/* no operand */
+#define PLAIN(name, text) FN void X(name)(void) { asm volatile(text : : : "memory"); }
+PLAIN(cli, "cli") PLAIN(pause, "pause") PLAIN(wbinvd, "wbinvd") PLAIN(compiler_barrier, "")
+PLAIN(halt_once, "sti; hlt; cli") PLAIN(interrupt_window, "sti; nop; cli") PLAIN(halt_forever, "1: cli; hlt; jmp 1b")
+PLAIN(magic_break, "xchg %%bx, %%bx") PLAIN(raise_ud, "ud2") PLAIN(raise_nmi, "int $2")
+PLAIN(overflow_stack, "1: push %%rax; jmp 1b")
+FN void X(call_address)(u64 target) { ((void (*)(void))target)(); }
+FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }
+
+/* raw memory and atomics */
+#define WIDTH(type) \
+    typedef type __attribute__((may_alias, aligned(1))) X(any_##type); \
+    FN type X(load_##type)(u64 place) { return *(volatile X(any_##type) *)place; } \
+    FN void X(store_##type)(u64 place, type v) { *(volatile X(any_##type) *)place = v; }
+WIDTH(u8) WIDTH(u16) WIDTH(u32) WIDTH(u64)
+#define ATOMIC(type) \
+    FN type X(atomic_load_##type)(u64 place) { return __atomic_load_n((type *)place, __ATOMIC_SEQ_CST); } \
+    FN void X(atomic_store_##type)(u64 place, type v) { __atomic_store_n((type *)place, v, __ATOMIC_SEQ_CST); } \
+    FN type X(atomic_or_##type)(u64 place, type v) { return __atomic_fetch_or((type *)place, v, __ATOMIC_SEQ_CST); } \
+    FN type X(atomic_and_##type)(u64 place, type v) { return __atomic_fetch_and((type *)place, v, __ATOMIC_SEQ_CST); } \
+    FN type X(atomic_add_##type)(u64 place, type v) { return __atomic_fetch_add((type *)place, v, __ATOMIC_SEQ_CST); } \
+    FN type X(atomic_xchg_##type)(u64 place, type v) { return __atomic_exchange_n((type *)place, v, __ATOMIC_SEQ_CST); } \
+    FN type X(atomic_cmpxchg_##type)(u64 place, type expected, type desired) { \
+        __atomic_compare_exchange_n((type *)place, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+        return expected; }
+ATOMIC(u32) ATOMIC(u64)
+FN void X(copy_memory)(u64 target, u64 source, u64 length) {
+    u64 words = length >> 3;
+    asm volatile("rep movsq; mov %3, %2; rep movsb"
+                 : "+D"(target), "+S"(source), "+c"(words) : "r"(length & 7) : "memory");
+}
+FN void X(fill_memory)(u64 target, u8 value, u64 length) {
+    u64 words = length >> 3;
+    asm volatile("rep stosq; mov %2, %1; rep stosb"
+                 : "+D"(target), "+c"(words) : "r"(length & 7), "a"(value * 0x0101010101010101ULL) : "memory");
+}
+
+/* arithmetic */
+FN u64 X(mul_shift)(u64 a, u64 b, u32 shift) { return (u64)((unsigned __int128)a * b >> shift); }
+FN u64 X(mul_div)(u64 a, u64 b, u64 c) {
+    u64 quotient, rest;
+    asm("mulq %3; divq %4" : "=&a"(quotient), "=&d"(rest) : "0"(a), "rm"(b), "r"(c) : "cc");
+    return quotient;
+}
+FN u32 X(popcount)(u64 value) {
+    value -= value >> 1 & 0x5555555555555555ULL;
+    value = (value & 0x3333333333333333ULL) + (value >> 2 & 0x3333333333333333ULL);
+    return (u32)(((value + (value >> 4)) & 0x0F0F0F0F0F0F0F0FULL) * 0x0101010101010101ULL >> 56);
+}
+FN u32 X(count_trailing_zeros)(u64 value) { return value ? (u32)__builtin_ctzll(value) : 64; }
+FN u32 X(count_leading_zeros)(u64 value) { return value ? (u32)__builtin_clzll(value) : 64; }

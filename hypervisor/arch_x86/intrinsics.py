@@ -1,0 +1,440 @@
+"""Instructions and raw memory: the only module with a C header behind it (intrinsics.h).
+
+The compiler takes the signatures from here and the bodies from the header; under CPython each call goes to the
+fake machine. Addresses are host-virtual (u64 or Hva). No function checks its arguments: a wrong one faults, and
+the trap handler says where. Instruction names are those of the AMD64 APM vol. 3 and the Intel SDM vol. 2.
+"""
+from hypervisor.arch_x86.fake.machine import machine
+from hypervisor.lang import u8, u16, u32, u64
+
+
+# Ports
+
+def inb(port: u16) -> u8:
+    """Read 8 bits from an I/O port."""
+    return machine.port_in(port, 1)
+
+
+def outb(port: u16, value: u8) -> None:
+    """Write 8 bits to an I/O port."""
+    machine.port_out(port, 1, value)
+
+
+def inw(port: u16) -> u16:
+    """Read 16 bits from an I/O port."""
+    return machine.port_in(port, 2)
+
+
+def outw(port: u16, value: u16) -> None:
+    """Write 16 bits to an I/O port."""
+    machine.port_out(port, 2, value)
+
+
+def inl(port: u16) -> u32:
+    """Read 32 bits from an I/O port."""
+    return machine.port_in(port, 4)
+
+
+def outl(port: u16, value: u32) -> None:
+    """Write 32 bits to an I/O port."""
+    machine.port_out(port, 4, value)
+
+
+# Model-specific, control and debug registers
+
+def rdmsr(msr: u32) -> u64:
+    """Read a model-specific register; #GP if the CPU has none of that number."""
+    return machine.rdmsr(msr)
+
+
+def wrmsr(msr: u32, value: u64) -> None:
+    """Write a model-specific register; #GP if there is none, or a reserved bit is set."""
+    machine.wrmsr(msr, value)
+
+
+def read_cr0() -> u64:
+    """CR0."""
+    return machine.read_register("cr0")
+
+
+def write_cr0(value: u64) -> None:
+    """Set CR0."""
+    machine.write_register("cr0", value)
+
+
+def read_cr2() -> u64:
+    """CR2."""
+    return machine.read_register("cr2")
+
+
+def write_cr2(value: u64) -> None:
+    """Set CR2."""
+    machine.write_register("cr2", value)
+
+
+def read_cr3() -> u64:
+    """CR3."""
+    return machine.read_register("cr3")
+
+
+def write_cr3(value: u64) -> None:
+    """Set CR3."""
+    machine.write_register("cr3", value)
+
+
+def read_cr4() -> u64:
+    """CR4."""
+    return machine.read_register("cr4")
+
+
+def write_cr4(value: u64) -> None:
+    """Set CR4."""
+    machine.write_register("cr4", value)
+
+
+def read_dr0() -> u64:
+    """DR0."""
+    return machine.read_register("dr0")
+
+
+def write_dr0(value: u64) -> None:
+    """Set DR0."""
+    machine.write_register("dr0", value)
+
+
+def read_dr1() -> u64:
+    """DR1."""
+    return machine.read_register("dr1")
+
+
+def write_dr1(value: u64) -> None:
+    """Set DR1."""
+    machine.write_register("dr1", value)
+
+
+def read_dr2() -> u64:
+    """DR2."""
+    return machine.read_register("dr2")
+
+
+def write_dr2(value: u64) -> None:
+    """Set DR2."""
+    machine.write_register("dr2", value)
+
+
+def read_dr3() -> u64:
+    """DR3."""
+    return machine.read_register("dr3")
+
+
+def write_dr3(value: u64) -> None:
+    """Set DR3."""
+    machine.write_register("dr3", value)
+
+
+def read_dr6() -> u64:
+    """DR6."""
+    return machine.read_register("dr6")
+
+
+def write_dr6(value: u64) -> None:
+    """Set DR6."""
+    machine.write_register("dr6", value)
+
+
+def read_dr7() -> u64:
+    """DR7."""
+    return machine.read_register("dr7")
+
+
+def write_dr7(value: u64) -> None:
+    """Set DR7."""
+    machine.write_register("dr7", value)
+
+
+def xgetbv(index: u32) -> u64:
+    """Read an extended control register (0: XCR0); needs CR4.OSXSAVE."""
+    return machine.xgetbv(index)
+
+
+def xsetbv(index: u32, value: u64) -> None:
+    """Set an extended control register (0: XCR0); needs CR4.OSXSAVE."""
+    machine.xsetbv(index, value)
+
+
+def cpuid(leaf: u32, subleaf: u32, registers: u64) -> None:
+    """CPUID; stores EAX, EBX, ECX, EDX as four u32 at the address `registers`."""
+    machine.cpuid(leaf, subleaf, registers)
+
+
+def lgdt(descriptor: u64) -> None:
+    """Load GDTR from the 10-byte descriptor (limit u16, base u64) at this address."""
+    machine.lgdt(descriptor)
+
+
+def lidt(descriptor: u64) -> None:
+    """Load IDTR from the 10-byte descriptor (limit u16, base u64) at this address."""
+    machine.lidt(descriptor)
+
+
+def ltr(selector: u16) -> None:
+    """Load the task register; the descriptor becomes busy."""
+    machine.ltr(selector)
+
+
+# Execution
+
+def cli() -> None:
+    """Mask interrupts."""
+    machine.cli()
+
+
+def pause() -> None:
+    """Say that this is a spin loop (every spin has one)."""
+    machine.pause()
+
+
+def halt_once() -> None:
+    """STI, HLT, CLI: take pending interrupts, or sleep until one comes; masked again on return."""
+    machine.halt_once()
+
+
+def interrupt_window() -> None:
+    """STI, NOP, CLI: take the interrupts that are pending now; masked again on return."""
+    machine.interrupt_window()
+
+
+def halt_forever() -> None:
+    """CLI and HLT in a loop: does not return (an NMI is taken, then it halts again)."""
+    machine.halt_forever()
+
+
+def rdtsc() -> u64:
+    """Time-stamp counter."""
+    return machine.rdtsc()
+
+
+def invlpg(page: u64) -> None:
+    """Drop this CPU's translation of the page at this address."""
+    machine.invlpg(page)
+
+
+def wbinvd() -> None:
+    """Write back and empty all caches."""
+    machine.wbinvd()
+
+
+def xsave(area: u64, mask: u64) -> None:
+    """XSAVE64 of the states in `mask` to a 64-byte aligned area; XCR0 must have been set."""
+    machine.xsave(area, mask)
+
+
+def xrstor(area: u64, mask: u64) -> None:
+    """XRSTOR64 of the states in `mask`; #GP if the area is malformed. XCR0 must have been set."""
+    machine.xrstor(area, mask)
+
+
+def fxsave(area: u64) -> None:
+    """FXSAVE64 to a 16-byte aligned area of 512 bytes, for CPUs without XSAVE."""
+    machine.fxsave(area)
+
+
+def fxrstor(area: u64) -> None:
+    """FXRSTOR64 from a 16-byte aligned area of 512 bytes."""
+    machine.fxrstor(area)
+
+
+def rdpkru() -> u32:
+    """Protection-key rights of user pages; needs CR4.PKE."""
+    return machine.rdpkru()
+
+
+def wrpkru(value: u32) -> None:
+    """Set PKRU; needs CR4.PKE."""
+    machine.wrpkru(value)
+
+
+def frame_pointer() -> u64:
+    """RBP of the caller: address of the saved RBP and, 8 bytes on, its return address."""
+    return machine.frame_pointer()
+
+
+def magic_break() -> None:
+    """XCHG BX, BX: Bochs stops here with magic_break on; elsewhere it does nothing."""
+    machine.magic_break()
+
+
+def raise_ud() -> None:
+    """UD2: provoke #UD (debug images)."""
+    machine.raise_ud()
+
+
+def raise_nmi() -> None:
+    """INT 2: provoke the NMI handler (debug images)."""
+    machine.raise_nmi()
+
+
+def overflow_stack() -> None:
+    """Push until the guard page is hit: #PF that cannot be delivered, so #DF (debug images)."""
+    machine.overflow_stack()
+
+
+def call_address(target: u64) -> None:
+    """Call code at an address (debug images: to execute what must not be executable)."""
+    machine.call_address(target)
+
+
+# Raw memory (volatile, any alignment; also MMIO)
+
+def load_u8(place: u64) -> u8:
+    """Read 8 bits."""
+    return machine.load(place, 1)
+
+
+def store_u8(place: u64, value: u8) -> None:
+    """Write 8 bits."""
+    machine.store(place, 1, value)
+
+
+def load_u16(place: u64) -> u16:
+    """Read 16 bits."""
+    return machine.load(place, 2)
+
+
+def store_u16(place: u64, value: u16) -> None:
+    """Write 16 bits."""
+    machine.store(place, 2, value)
+
+
+def load_u32(place: u64) -> u32:
+    """Read 32 bits."""
+    return machine.load(place, 4)
+
+
+def store_u32(place: u64, value: u32) -> None:
+    """Write 32 bits."""
+    machine.store(place, 4, value)
+
+
+def load_u64(place: u64) -> u64:
+    """Read 64 bits."""
+    return machine.load(place, 8)
+
+
+def store_u64(place: u64, value: u64) -> None:
+    """Write 64 bits."""
+    machine.store(place, 8, value)
+
+
+def copy_memory(target: u64, source: u64, length: u64) -> None:
+    """Copy bytes upward by MOVSQ, then MOVSB; may overlap only if target is below source."""
+    machine.copy_memory(target, source, length)
+
+
+def fill_memory(target: u64, value: u8, length: u64) -> None:
+    """Fill bytes by STOSQ, then STOSB."""
+    machine.fill_memory(target, value, length)
+
+
+# Atomics (naturally aligned, sequentially consistent)
+
+def atomic_load_u32(place: u64) -> u32:
+    """Read."""
+    return machine.load(place, 4)
+
+
+def atomic_store_u32(place: u64, value: u32) -> None:
+    """Write."""
+    machine.store(place, 4, value)
+
+
+def atomic_or_u32(place: u64, mask: u32) -> u32:
+    """OR `mask` in; the old value."""
+    return machine.update(place, 4, lambda old: old | mask)
+
+
+def atomic_and_u32(place: u64, mask: u32) -> u32:
+    """AND with `mask`; the old value."""
+    return machine.update(place, 4, lambda old: old & mask)
+
+
+def atomic_add_u32(place: u64, value: u32) -> u32:
+    """Add modulo the width; the old value."""
+    return machine.update(place, 4, lambda old: old + value)
+
+
+def atomic_xchg_u32(place: u64, value: u32) -> u32:
+    """Exchange; the old value."""
+    return machine.update(place, 4, lambda old: value)
+
+
+def atomic_cmpxchg_u32(place: u64, expected: u32, desired: u32) -> u32:
+    """Store `desired` if the value is `expected`; the old value (equal to `expected`: it was stored)."""
+    return machine.update(place, 4, lambda old: desired if old == expected else old)
+
+
+def atomic_load_u64(place: u64) -> u64:
+    """Read."""
+    return machine.load(place, 8)
+
+
+def atomic_store_u64(place: u64, value: u64) -> None:
+    """Write."""
+    machine.store(place, 8, value)
+
+
+def atomic_or_u64(place: u64, mask: u64) -> u64:
+    """OR `mask` in; the old value."""
+    return machine.update(place, 8, lambda old: old | mask)
+
+
+def atomic_and_u64(place: u64, mask: u64) -> u64:
+    """AND with `mask`; the old value."""
+    return machine.update(place, 8, lambda old: old & mask)
+
+
+def atomic_add_u64(place: u64, value: u64) -> u64:
+    """Add modulo the width; the old value."""
+    return machine.update(place, 8, lambda old: old + value)
+
+
+def atomic_xchg_u64(place: u64, value: u64) -> u64:
+    """Exchange; the old value."""
+    return machine.update(place, 8, lambda old: value)
+
+
+def atomic_cmpxchg_u64(place: u64, expected: u64, desired: u64) -> u64:
+    """Store `desired` if the value is `expected`; the old value (equal to `expected`: it was stored)."""
+    return machine.update(place, 8, lambda old: desired if old == expected else old)
+
+
+def compiler_barrier() -> None:
+    """Keep the compiler from moving memory accesses across (x86 itself keeps stores in order)."""
+    machine.compiler_barrier()
+
+
+# Arithmetic
+
+def mul_shift(a: u64, b: u64, shift: u32) -> u64:
+    """(a * b) >> shift by way of 128 bits, low 64 bits of the result; shift < 128."""
+    return machine.mul_shift(a, b, shift)
+
+
+def mul_div(a: u64, b: u64, c: u64) -> u64:
+    """a * b / c by way of 128 bits; the quotient must fit 64 bits, else #DE."""
+    return machine.mul_div(a, b, c)
+
+
+def popcount(value: u64) -> u32:
+    """Number of bits set."""
+    return machine.popcount(value)
+
+
+def count_trailing_zeros(value: u64) -> u32:
+    """Number of the lowest bit set; 64 for 0."""
+    return machine.count_trailing_zeros(value)
+
+
+def count_leading_zeros(value: u64) -> u32:
+    """Zero bits above the highest bit set; 64 for 0."""
+    return machine.count_leading_zeros(value)

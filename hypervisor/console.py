@@ -1,0 +1,70 @@
+"""The operator's console on COM1: whole lines from the hypervisor, and the line being typed below them."""
+from typing import Annotated, Final
+
+from hypervisor.arch_x86 import serial
+from hypervisor.lang import char_at, struct, u8, u32
+
+PROMPT: Final = "krait> "
+LINE_BYTES: Final = 80
+
+
+@struct
+class Prompt:
+    """The line being typed. While shown, other lines are printed above it."""
+
+    shown: bool
+    length: u32
+    text: Annotated[list[u8], LINE_BYTES]
+
+
+prompt: Final = Prompt()
+
+
+def say(text: str) -> None:
+    """Print one line (ASCII; the line end is added). Never waits once interrupts run."""
+    begin_line()
+    write(text)
+    end_line()
+
+
+def write(text: str) -> None:
+    """Print text as it is: part of a line, between begin_line and end_line."""
+    index: u32 = 0
+    byte = char_at(text, index)
+    while byte != 0:
+        serial.put(byte)
+        index += 1
+        byte = char_at(text, index)
+
+
+def begin_line() -> None:
+    """Take the prompt away, if it is shown, to print a line in its place."""
+    if prompt.shown:
+        write("\r\x1b[K")
+
+
+def end_line() -> None:
+    """End the line and show the prompt again."""
+    write("\r\n")
+    if prompt.shown:
+        _draw_prompt()
+
+
+def show_prompt() -> None:
+    """Show an empty prompt (again)."""
+    prompt.length = 0
+    prompt.shown = True
+    _draw_prompt()
+
+
+def hide_prompt() -> None:
+    """Take the prompt away."""
+    if prompt.shown:
+        write("\r\x1b[K")
+    prompt.shown = False
+
+
+def _draw_prompt() -> None:
+    write(PROMPT)
+    for i in range(prompt.length):
+        serial.put(prompt.text[i])
