@@ -1,7 +1,10 @@
 """One #VMEXIT, decoded into vendor-free terms before any handler sees it."""
 from enum import IntEnum
+from typing import Final
 
 from hypervisor.lang import struct, u32, u64
+
+REGISTER_UNKNOWN: Final = 16  # VmExit.register: instruction.complete has to read the instruction
 
 
 class Cause(IntEnum):

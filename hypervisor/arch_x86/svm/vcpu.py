@@ -1,0 +1,97 @@
+"""A vCPU's VMCB: made, made current, entered, flushed (AMD APM vol. 2 rev. 3.42, 15.5, 15.16, 15.25)."""
+from hypervisor.addresses import PAGE_SHIFT, Hfn, Hpa, hpa_of, hva_of
+from hypervisor.arch_x86.defs.cr import PAT_INIT
+from hypervisor.arch_x86.defs.svm import (NP_ENABLE, TLB_CONTROL_FLUSH_ALL, TLB_CONTROL_FLUSH_ASID,
+                                          V_INTR_MASKING)
+from hypervisor.arch_x86.intrinsics import svm_enter
+from hypervisor.arch_x86.svm import check
+from hypervisor.arch_x86.svm.controls import set_intercepts
+from hypervisor.arch_x86.svm.init import host
+from hypervisor.arch_x86.svm.vmcb import Vmcb
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.build_options import DEBUG
+from hypervisor.lang import at, u64, wrap_u64
+from hypervisor.memory import frames, ledger
+from hypervisor.model import Cpu, Vcpu, Vm
+from hypervisor.status import Status
+
+
+def create(vm: Vm, vcpu: Vcpu) -> Status:
+    """A VMCB for a vCPU of `vm`, whose nested tables exist; its state is still to be written. NO_MEMORY is possible."""
+    page = frames.alloc_zeroed()
+    if page == 0:
+        return Status.NO_MEMORY
+    ledger.claim_hypervisor(Hfn(page >> PAGE_SHIFT))
+    vm.overhead_frames += 1
+    vcpu.backend_hpa = page
+    vcpu.backend_hva = hva_of(page)
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    set_intercepts(vmcb)
+    vmcb.iopm_base_pa = host.iopm_hpa
+    vmcb.msrpm_base_pa = host.msrpm_hpa
+    vmcb.v_intr = V_INTR_MASKING
+    vmcb.np_enable = NP_ENABLE
+    vmcb.g_pat = PAT_INIT
+    return Status.OK
+
+
+def destroy(vm: Vm, vcpu: Vcpu) -> None:
+    """Give the VMCB back. The vCPU runs nowhere."""
+    if vcpu.backend_hpa != 0:
+        ledger.release(Hfn(vcpu.backend_hpa >> PAGE_SHIFT))
+        frames.free(vcpu.backend_hpa)
+        vm.overhead_frames -= 1
+        vcpu.backend_hpa = Hpa(0)
+
+
+def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
+    """Make `vcpu` the one that enter runs next; gives it an ASID of the current generation."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    vmcb.n_cr3 = vm.nested_root
+    vmcb.tsc_offset = vm.tsc_offset
+    if vcpu.asid_generation != cpu.asid_generation or vcpu.asid == 0:
+        if cpu.next_asid >= host.asid_count:
+            cpu.asid_generation += 1
+            cpu.next_asid = 1
+            vmcb.tlb_control = TLB_CONTROL_FLUSH_ALL
+        vcpu.asid = cpu.next_asid
+        vcpu.asid_generation = cpu.asid_generation
+        cpu.next_asid += 1
+    vmcb.guest_asid = vcpu.asid
+
+
+def flush(vcpu: Vcpu) -> None:
+    """Drop the guest's translations at the next entry."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    if vmcb.tlb_control != TLB_CONTROL_FLUSH_ALL:
+        vmcb.tlb_control = TLB_CONTROL_FLUSH_ASID if host.flush_by_asid else TLB_CONTROL_FLUSH_ALL
+
+
+def enter(cpu: Cpu, vcpu: Vcpu) -> None:
+    """Run the guest until the next #VMEXIT. Interrupts are masked here and afterwards."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    regs = vcpu.regs
+    vmcb.rax = regs.rax
+    vmcb.rsp = regs.rsp
+    vmcb.rip = regs.rip
+    vmcb.rflags = regs.rflags
+    if DEBUG:
+        check.remember(vmcb)
+    svm_enter(regs, vcpu.backend_hpa, hpa_of(cpu.vendor_hva))
+    regs.rax = vmcb.rax
+    regs.rsp = vmcb.rsp
+    regs.rip = vmcb.rip
+    regs.rflags = vmcb.rflags
+    vmcb.tlb_control = 0
+    vmcb.event_injection = 0
+
+
+def skip(vcpu: Vcpu, exit: VmExit) -> None:
+    """Step over the instruction that exited; an interrupt shadow ends with it."""
+    vcpu.regs.rip = wrap_u64(vcpu.regs.rip + exit.length)
+    at(Vmcb, vcpu.backend_hva).interrupt_shadow = 0
+
+
+def set_cr2(vcpu: Vcpu, value: u64) -> None:
+    """CR2, before a #PF is injected."""
+    at(Vmcb, vcpu.backend_hva).cr2 = value
