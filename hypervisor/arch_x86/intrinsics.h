@@ -44,6 +44,9 @@ PLAIN(cli, "cli") PLAIN(pause, "pause") PLAIN(wbinvd, "wbinvd") PLAIN(compiler_b
 PLAIN(halt_once, "sti; hlt; cli") PLAIN(interrupt_window, "sti; nop; cli") PLAIN(halt_forever, "1: cli; hlt; jmp 1b")
 PLAIN(magic_break, "xchg %%bx, %%bx") PLAIN(raise_ud, "ud2") PLAIN(raise_nmi, "int $2")
 PLAIN(overflow_stack, "1: push %%rax; jmp 1b")
+PLAIN(sti, "sti")
+FN u64 X(interrupts_off)(void) { u64 flags; asm volatile("pushfq; pop %0; cli" : "=r"(flags) : : "memory"); return flags; }
+FN void X(interrupts_restore)(u64 flags) { asm volatile("push %0; popfq" : : "r"(flags) : "memory", "cc"); }
 FN void X(call_address)(u64 target) { ((void (*)(void))target)(); }
 FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }
 
@@ -89,3 +92,13 @@ FN u32 X(popcount)(u64 value) {
 }
 FN u32 X(count_trailing_zeros)(u64 value) { return value ? (u32)__builtin_ctzll(value) : 64; }
 FN u32 X(count_leading_zeros)(u64 value) { return value ? (u32)__builtin_clzll(value) : 64; }
+
+/* PV guests: the call into the hypervisor; and what guest_pv_drivers/start.S has */
+#define CALL_BY(instruction) asm volatile(instruction : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(fourth) : "memory")
+FN u64 X(hypercall)(_Bool svm, u64 number, u64 a, u64 b, u64 c, u64 d) {
+    register u64 fourth asm("r8") = d;
+    if (svm) CALL_BY("vmmcall"); else CALL_BY("vmcall");
+    return number;
+}
+void X(thread_switch)(u64 save_rsp, u64 rsp);
+void X(registers_exchange)(u64 frame, u64 spins, _Bool svm);

@@ -189,6 +189,21 @@ def cli() -> None:
     machine.cli()
 
 
+def sti() -> None:
+    """Take interrupts from the next instruction but one on."""
+    machine.sti()
+
+
+def interrupts_off() -> u64:
+    """Mask interrupts; RFLAGS as it was, for interrupts_restore."""
+    return machine.interrupts_off()
+
+
+def interrupts_restore(flags: u64) -> None:
+    """Mask or take interrupts as at the matching interrupts_off."""
+    machine.interrupts_restore(flags)
+
+
 def pause() -> None:
     """Say that this is a spin loop (every spin has one)."""
     machine.pause()
@@ -438,3 +453,21 @@ def count_trailing_zeros(value: u64) -> u32:
 def count_leading_zeros(value: u64) -> u32:
     """Zero bits above the highest bit set; 64 for 0."""
     return machine.count_leading_zeros(value)
+
+
+# PV guests (guest_pv_drivers only)
+
+def hypercall(svm: bool, number: u64, a: u64, b: u64, c: u64, d: u64) -> u64:
+    """VMMCALL (svm) or VMCALL with RAX, RDI, RSI, RDX, R8 (hypervisor/abi.py); RAX afterwards."""
+    return machine.hypercall(number, a, b, c, d)
+
+
+def thread_switch(save_rsp: u64, rsp: u64) -> None:
+    """Leave this stack, storing RSP at save_rsp, and go on where thread_switch was called on the other (start.S)."""
+    machine.thread_switch(save_rsp, rsp)
+
+
+def registers_exchange(frame: u64, spins: u64, svm: bool) -> None:
+    """Load RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8-R15 from the 15 words at frame, make that hypercall or, if spins is not 0,
+    count it down, and store the registers there again (start.S)."""
+    machine.registers_exchange(frame, spins)

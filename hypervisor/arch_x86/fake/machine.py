@@ -42,6 +42,8 @@ class Machine:
         self.on_halt: Callable[[], None] | None = None  # an interrupt that ends HLT
         self.on_window: Callable[[], None] | None = None
         self.pkru = 0
+        self.interrupts_on = False
+        self.on_hypercall: Callable[[int, int, int, int, int], int] | None = None  # number, arguments -> RAX
 
     # Ports
     def port_in(self, port: int, size: int) -> int:
@@ -94,6 +96,18 @@ class Machine:
     # Execution
     def cli(self) -> None:
         """Interrupts are only ever taken in halt_once and interrupt_window here."""
+        self.interrupts_on = False
+
+    def sti(self) -> None:
+        self.interrupts_on = True
+
+    def interrupts_off(self) -> int:
+        flags = 0x202 if self.interrupts_on else 2
+        self.interrupts_on = False
+        return flags
+
+    def interrupts_restore(self, flags: int) -> None:
+        self.interrupts_on = flags & 0x200 != 0
 
     def pause(self) -> None:
         self.tsc += self.tsc_step
@@ -206,6 +220,19 @@ class Machine:
 
     def count_leading_zeros(self, value: int) -> int:
         return 64 - value.bit_length()
+
+    # PV guests
+    def hypercall(self, number: int, a: int, b: int, c: int, d: int) -> int:
+        if self.on_hypercall is None:
+            raise GeneralProtection("hypercall, and no hypervisor")
+        return self.on_hypercall(number, a, b, c, d)
+
+    def thread_switch(self, save_rsp: int, rsp: int) -> None:
+        raise Halted(f"switch to another stack, at {rsp:#x}")
+
+    def registers_exchange(self, frame: int, spins: int) -> None:
+        if spins == 0:
+            write_memory(frame, 8, self.hypercall(*(read_memory(frame + 8 * i, 8) for i in (0, 6, 5, 2, 7))))
 
 
 machine = Machine()

@@ -1,0 +1,11 @@
+"""What happens at a trap: exceptions end this VM with a dump, events wake and switch threads."""
+from guest_pv_drivers import events, idt, threads, traps
+from guest_pv_drivers.traps import TrapFrame
+
+
+def enter(frame: TrapFrame) -> None:
+    """Called by the stubs of start.S with interrupts off."""
+    if frame.vector != idt.EVENT_VECTOR:
+        traps.crash(frame)
+    threads.deliver(events.take())
+    threads.switch()

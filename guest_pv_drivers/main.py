@@ -1,0 +1,58 @@
+"""A small PV kernel: it starts, runs the workload that its command line names, and ends this VM with the workload's result.
+
+To add a workload: one file with one function (-> exit code) in workloads/, one line in NAMES and in WORKLOADS here.
+"""
+from typing import Annotated, Final
+
+from guest_pv_drivers import command_line, console, events, hypercall, idt, interrupts, memory, memory_pressure, start_info, threads
+from guest_pv_drivers.workloads.bad_hypercalls import bad_hypercalls
+from guest_pv_drivers.workloads.bench_exits import bench_exits
+from guest_pv_drivers.workloads.hello import hello
+from guest_pv_drivers.workloads.idle import idle
+from guest_pv_drivers.workloads.isolation import memory_peek, memory_write
+from guest_pv_drivers.workloads.misbehave import beyond, crash, triple_fault
+from guest_pv_drivers.workloads.registers import registers
+from guest_pv_drivers.workloads.spin import spin
+from guest_pv_drivers.workloads.trade import trade
+from hypervisor.lang import u32, u64
+
+WORKLOAD_COUNT: Final = 12
+NAMES: Final[Annotated[list[str], 12]] = [
+    "hello", "spin", "registers", "memory-write", "memory-peek", "beyond", "triple-fault", "crash", "bad-hypercalls",
+    "trade", "bench-exits", "idle"]
+WORKLOADS: Final = (
+    hello, spin, registers, memory_write, memory_peek, beyond, triple_fault, crash, bad_hypercalls,
+    trade, bench_exits, idle)
+
+THREAD_MEMORY_PRESSURE: Final = 0
+THREADS: Final = (memory_pressure.serve,)
+
+EXIT_BAD_COMMAND_LINE: Final = 2
+
+
+def main(start_info_gpa: u64) -> None:
+    """Called by start.S; does not return."""
+    if not start_info.init(start_info_gpa):
+        return
+    hypercall.init(start_info.get().svm != 0)
+    idt.init()
+    memory.init()
+    threads.init()
+    events.init()
+    threads.create(THREAD_MEMORY_PRESSURE, 0)
+    hypercall.power_off(run_workload())
+
+
+def run_workload() -> u32:
+    """Run what the command line names; its exit code."""
+    for i in range(WORKLOAD_COUNT):
+        if command_line.has_value("workload", NAMES[i]):
+            return WORKLOADS[i]()
+    console.say(f"no such workload on the command line: {command_line.text()}")
+    return EXIT_BAD_COMMAND_LINE
+
+
+def thread(entry: u64, argument: u64) -> None:
+    """Called by start.S on a new thread's stack."""
+    THREADS[entry](argument)
+    threads.end()

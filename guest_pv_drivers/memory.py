@@ -1,0 +1,163 @@
+"""Memory of this kernel: identity page tables of its own, and an allocator of 4 KiB frames.
+
+The allocator keeps one byte a frame beside the frames, so that a free frame is never touched: the hypervisor may then take it.
+"""
+from typing import Annotated, Final
+
+from guest_pv_drivers import hypercall, start_info
+from hypervisor.abi import PageState
+from hypervisor.arch_x86 import intrinsics
+from hypervisor.lang import address, struct, u8, u64
+
+PAGE_SIZE: Final = 4096
+PAGE_SHIFT: Final = 12
+LARGE_PAGE_SIZE: Final = 0x200000
+MAX_FRAMES: Final = 0x100000  # 4 GiB
+DIRECTORY_ENTRIES: Final = 2048  # of 2 MiB, for 4 GiB
+ENTRIES: Final = 512
+PRESENT_WRITABLE: Final = 3
+LARGE_PAGE: Final = 0x80
+POPULATE_BATCH: Final = 64
+
+# States of a frame in the map.
+RESERVED: Final = 0  # image, page tables, or no memory at all
+FREE: Final = 1  # free, with memory behind it
+USED: Final = 2
+ABSENT: Final = 3  # free, never used or given back to the hypervisor: to be populated before use
+
+
+@struct(align=4096)
+class PageTables:
+    """Identity map of the first 4 GiB in 2 MiB pages; the first 2 MiB in 4 KiB pages, page 0 absent."""
+
+    level4: Annotated[list[u64], ENTRIES]
+    level3: Annotated[list[u64], ENTRIES]
+    directory: Annotated[list[u64], DIRECTORY_ENTRIES]
+    first: Annotated[list[u64], ENTRIES]
+
+
+@struct
+class Frames:
+    """The allocator: all fields are changed with interrupts off only."""
+
+    count: u64  # frames of this VM
+    first_usable: u64
+    free: u64
+    absent: u64
+    search: u64  # where the next search begins
+    state: Annotated[list[u8], MAX_FRAMES]
+
+
+tables: Final = PageTables()
+frames: Final = Frames()
+
+
+def init() -> None:
+    """Own page tables; every frame behind the image is free."""
+    for i in range(DIRECTORY_ENTRIES):
+        tables.directory[i] = u64(i) * LARGE_PAGE_SIZE | LARGE_PAGE | PRESENT_WRITABLE
+    for i in range(1, ENTRIES):
+        tables.first[i] = u64(i) * PAGE_SIZE | PRESENT_WRITABLE
+    tables.directory[0] = address(tables.first) | PRESENT_WRITABLE
+    for i in range(4):
+        tables.level3[i] = address(tables.directory) + u64(i) * PAGE_SIZE | PRESENT_WRITABLE
+    tables.level4[0] = address(tables.level3) | PRESENT_WRITABLE
+    intrinsics.write_cr3(address(tables.level4))
+    frames.count = start_info.get().memory_bytes >> PAGE_SHIFT
+    assert frames.count <= MAX_FRAMES
+    frames.first_usable = start_info.get().image_end + PAGE_SIZE - 1 >> PAGE_SHIFT
+    frames.search = frames.first_usable
+    frames.absent = frames.count - frames.first_usable
+    set_states(frames.first_usable, frames.absent, ABSENT)
+
+
+def find(state: u8) -> u64:
+    """A frame in this state, searched from where the last search ended; 0: none."""
+    for _ in range(frames.count):
+        if frames.search >= frames.count:
+            frames.search = frames.first_usable
+        if frames.state[frames.search] == state:
+            return frames.search
+        frames.search += 1
+    return 0
+
+
+def run_length(first: u64, limit: u64) -> u64:
+    """How many frames from first on are in the state of first, at most limit."""
+    n: u64 = 1
+    while n < limit and first + n < frames.count and frames.state[first + n] == frames.state[first]:
+        n += 1
+    return n
+
+
+def set_states(first: u64, count: u64, state: u8) -> None:
+    """Note a new state of frames."""
+    for i in range(count):
+        frames.state[first + i] = state
+
+
+def populate_some() -> bool:
+    """Ask the hypervisor for some frames; False when it gives none now."""
+    first = find(ABSENT)
+    if first == 0:
+        return False
+    result = hypercall.populate(first, run_length(first, POPULATE_BATCH))
+    if result <= 0:
+        return False
+    got = u64(result)
+    set_states(first, got, FREE)
+    frames.free += got
+    frames.absent -= got
+    return True
+
+
+def alloc() -> u64:
+    """Frame number of a frame to use, contents unknown; 0: none now."""
+    flags = intrinsics.interrupts_off()
+    frame: u64 = 0
+    if frames.free > 0 or populate_some():
+        frame = find(FREE)
+        frames.state[frame] = USED
+        frames.free -= 1
+    intrinsics.interrupts_restore(flags)
+    return frame
+
+
+def free(frame: u64) -> None:
+    """Give a frame back to this allocator."""
+    flags = intrinsics.interrupts_off()
+    assert frames.state[frame] == USED
+    frames.state[frame] = FREE
+    frames.free += 1
+    intrinsics.interrupts_restore(flags)
+
+
+def release_run(limit: u64) -> u64:
+    """Give one run of free frames, at most limit, back to the hypervisor; how many it took, 0: none is free."""
+    flags = intrinsics.interrupts_off()
+    taken: u64 = 0
+    first = find(FREE)
+    if first != 0:
+        result = hypercall.release(first, run_length(first, limit))
+        if result > 0:
+            taken = u64(result)
+            set_states(first, taken, ABSENT)
+            frames.free -= taken
+            frames.absent += taken
+    intrinsics.interrupts_restore(flags)
+    return taken
+
+
+def mark_unused() -> u64:
+    """Tell the hypervisor that the contents of all free frames do not matter; how many it noted."""
+    flags = intrinsics.interrupts_off()
+    noted: u64 = 0
+    frame = frames.first_usable
+    while frame < frames.count:
+        n = run_length(frame, MAX_FRAMES)
+        if frames.state[frame] == FREE:
+            result = hypercall.page_state(frame, n, PageState.UNUSED)
+            noted += u64(result) if result > 0 else 0
+        frame += n
+    intrinsics.interrupts_restore(flags)
+    return noted

@@ -1,0 +1,85 @@
+"""Two guests trade memory. `role=give`: fills `fill=` MiB, frees all but a quarter of it to its own allocator, idles until its
+driver has released `mib=` MiB, and finds what it kept unchanged. `role=grow`: takes `mib=` MiB as memory comes, and reads back
+what it wrote there."""
+from typing import Annotated, Final
+
+from guest_pv_drivers import clock, command_line, memory, memory_pressure, threads
+from guest_pv_drivers.console import say
+from guest_pv_drivers.workloads.isolation import errors, write_all
+from hypervisor.lang import struct, u32, u64
+
+FRAMES_PER_MIB: Final = 256
+MAX_OWNED: Final = 65536
+LIMIT_MS: Final = 60000
+RETRY_MS: Final = 1
+
+
+@struct
+class Owned:
+    """Frames that this workload took, in order."""
+
+    count: u64
+    frame: Annotated[list[u32], MAX_OWNED]
+
+
+owned: Final = Owned()
+
+
+def trade() -> u32:
+    """One side of the trade."""
+    if command_line.has_value("role", "give"):
+        return give(command_line.number("fill", 16) * FRAMES_PER_MIB, command_line.number("mib", 8) * FRAMES_PER_MIB)
+    return grow(command_line.number("mib", 16) * FRAMES_PER_MIB)
+
+
+def take(count: u64) -> bool:
+    """Own so many frames, filled with this VM's pattern, waiting for memory where it is short; False: it did not come in time."""
+    end = clock.now_ns() + LIMIT_MS * clock.NS_PER_MS
+    while owned.count < count:
+        frame = memory.alloc()
+        if frame != 0:
+            write_all(frame, 1, 0)
+            owned.frame[owned.count] = u32(frame)
+            owned.count += 1
+        elif clock.now_ns() > end:
+            return False
+        else:
+            threads.sleep_ms(RETRY_MS)
+    return True
+
+
+def wrong_words() -> u64:
+    """Words of the owned frames that changed."""
+    wrong: u64 = 0
+    for i in range(owned.count):
+        wrong += errors(owned.frame[i], 1, 0)
+    return wrong
+
+
+def give(fill: u64, wanted: u64) -> u32:
+    """The side that has memory to spare."""
+    if not take(fill):
+        say(f"trade FAILED: only {owned.count} of {fill} frames to fill")
+        return 1
+    while owned.count > fill // 4:
+        owned.count -= 1
+        memory.free(owned.frame[owned.count])
+    say(f"trade filled {fill} frames, keeps {owned.count}, idles")
+    end = clock.now_ns() + LIMIT_MS * clock.NS_PER_MS
+    while memory_pressure.statistics.released < wanted and clock.now_ns() < end:
+        threads.sleep_ms(RETRY_MS)
+    released = memory_pressure.statistics.released
+    if released < wanted or wrong_words() != 0:
+        say(f"trade FAILED: released {released} of {wanted} frames, {wrong_words()} words changed")
+        return 1
+    say(f"trade ok released {released}")
+    return 0
+
+
+def grow(count: u64) -> u32:
+    """The side that needs memory."""
+    if not take(count) or wrong_words() != 0:
+        say(f"trade FAILED: grew {owned.count} of {count} frames, {wrong_words()} words changed")
+        return 1
+    say(f"trade ok grew {owned.count}")
+    return 0
