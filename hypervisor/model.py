@@ -55,6 +55,7 @@ class TimerKind(IntEnum):
     GUEST = 1  # PV timer of a vCPU
     PLATFORM = 2  # device timers of a VM (8254, RTC, LAPIC)
     CONSOLE = 3
+    FRAME_WAIT = 4  # a vCPU that waits for a frame is woken, to fail (paging/pressure.py)
 
 
 @struct
@@ -112,6 +113,8 @@ class Vcpu:
     cpu_time: u64  # TSC ticks charged
     entered_at: u64
     timer: Timer
+    frame_wait_until: u64  # host TSC at which waiting for a frame fails (paging/pressure.py); 0: not waiting
+    frame_wait_timer: Timer
     # TLB
     asid: u32
     asid_generation: u64
@@ -156,6 +159,9 @@ class Vm:
     released_frames: u64  # statistics of memory trading
     populated_frames: u64
     pressure_frames: u64  # asked for and not yet given
+    unused_pages: u64  # pages whose state lets reclaim take their frame (paging/page_state.py)
+    volatile_pages: u64
+    reclaim_next: u64  # gfn at which paging/reclaim.py goes on looking
     page_state_hva: Hva  # one byte a guest frame (abi.PageState in bits 0-1, RELEASED bit 7)
     tsc_offset: u64
     started_at: u64  # host TSC

@@ -1,0 +1,244 @@
+"""Nested page tables of a VM: create, map, look up, unmap, destroy. One walker for EPT and NPT (nested_walk.entry_format).
+
+Tables are charged to vm.nested_frames against a quota that covers the VM's RAM, and stay until the VM is destroyed.
+Unmapping raises vm.epoch and quarantines the frame; backend.enter flushes a vCPU that has not seen the epoch.
+"""
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Gfn, Gpa, Hfn, Hpa, Hva, hva_of
+from hypervisor.arch_x86.intrinsics import load_u64, store_u64
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import address, u32, u64
+from hypervisor.memory import frames, ledger
+from hypervisor.memory.ledger import Kind, Use
+from hypervisor.memory.nested_walk import (GFN_LIMIT, LEVEL_BITS, ROOT_LEVEL, TABLE_ENTRIES, entry_format, frame_of, index_of,
+                                           leaf, present, spaces, table_at)
+from hypervisor.model import MAX_VMS, WORK_TLB, Vm
+from hypervisor.panic import panic
+from hypervisor.status import Status
+
+MAP_WRITE: Final = 1  # only for frames PRIVATE to this VM at this gfn
+MAP_EXECUTE: Final = 2
+TABLE_SLACK: Final = 4  # tables beyond what RAM needs: devices' windows
+
+
+def table_quota(vm: Vm) -> u64:
+    """How many table frames a VM may have: what its RAM needs at 4 KiB, and TABLE_SLACK."""
+    entries: u64 = (vm.memory_bytes + PAGE_MASK) >> PAGE_SHIFT
+    tables: u64 = TABLE_SLACK
+    for _ in range(ROOT_LEVEL + 1):
+        entries = (entries + TABLE_ENTRIES - 1) >> LEVEL_BITS
+        tables += entries
+    return tables
+
+
+def state_map_frames(vm: Vm) -> u64:
+    """Frames of the page state map: one byte a guest frame."""
+    return ((vm.memory_bytes >> PAGE_SHIFT) + PAGE_MASK) >> PAGE_SHIFT
+
+
+def create(vm: Vm) -> Status:
+    """Give a VM (id and memory_bytes set, memory a multiple of 4 KiB) empty nested tables and a page state map.
+
+    BAD_ARGUMENT: size of memory; NO_MEMORY; QUOTA: too many VMs.
+    """
+    if vm.memory_bytes & PAGE_MASK != 0 or vm.memory_bytes == 0 or vm.memory_bytes >> PAGE_SHIFT > GFN_LIMIT:
+        return Status.BAD_ARGUMENT
+    place = _vacant_space()
+    if place == MAX_VMS:
+        return Status.QUOTA
+    root = frames.alloc_for(vm.id, Use.NESTED_TABLE)
+    if root == 0:
+        return Status.NO_MEMORY
+    states = frames.alloc_contiguous_zeroed(state_map_frames(vm))
+    if states == 0:
+        frames.free(root)
+        return Status.NO_MEMORY
+    frames.zero(root)
+    vm.nested_root = root
+    vm.nested_frames = 1
+    vm.page_state_hva = hva_of(states)
+    vm.overhead_frames += state_map_frames(vm)
+    spaces.vms[place] = vm
+    return Status.OK
+
+
+def _vacant_space() -> u32:
+    """Index of an unused place in the list of address spaces; its length if there is none."""
+    place: u32 = 0
+    while place < MAX_VMS and spaces.vms[place] is not None:
+        place = u32(place + 1)
+    return place
+
+
+def slot_of(vm: Vm, gfn: Gfn) -> Hva:
+    """Where the 4 KiB leaf entry of `gfn` stands; makes the tables on the way. 0: no frame, or over quota."""
+    assert gfn < GFN_LIMIT
+    table = table_at(vm.nested_root)
+    level: u32 = ROOT_LEVEL
+    while level > 0:
+        index = index_of(gfn, level)
+        entry: u64 = table.entries[index]
+        if not present(entry):
+            below = _new_table(vm)
+            if below == 0:
+                return Hva(0)
+            entry = below | entry_format.table_bits
+            table.entries[index] = entry
+        elif entry & entry_format.large_bit != 0 and level < ROOT_LEVEL:
+            panic(f"nested: gfn {gfn:#x} of vm {vm.id} is inside a large page")
+        table = table_at(frame_of(entry))
+        level = u32(level - 1)
+    return Hva(address(table) + u64(index_of(gfn, 0)) * 8)
+
+
+def _new_table(vm: Vm) -> Hpa:
+    """A zeroed table frame charged to the VM; 0: none, or over quota."""
+    if vm.nested_frames >= table_quota(vm):
+        return Hpa(0)
+    hpa = frames.alloc_for(vm.id, Use.NESTED_TABLE)
+    if hpa != 0:
+        frames.zero(hpa)
+        vm.nested_frames += 1
+    return hpa
+
+
+def leaf_bits(flags: u32) -> u64:
+    """The rights of a leaf entry, MAP_* -> bits."""
+    bits: u64 = entry_format.leaf_bits
+    if flags & MAP_WRITE != 0:
+        bits |= entry_format.write_bit
+    return bits | (entry_format.execute_bit if flags & MAP_EXECUTE != 0 else entry_format.not_execute_bit)
+
+
+def fill_slot(slot: Hva, vm: Vm, gfn: Gfn, hfn: Hfn, flags: u32) -> None:
+    """Write the leaf entry at `slot` (from slot_of, not present): PRIVATE frames of this (vm, gfn), or SHARED ones unwritable."""
+    entry = ledger.entry_of(hfn)
+    if entry.kind == Kind.PRIVATE:
+        if entry.vm != vm.id or entry.value != gfn:
+            panic(f"nested: frame {hfn:#x} of vm {entry.vm}, gfn {entry.value:#x} mapped in vm {vm.id} at {gfn:#x}")
+        vm.private_frames += 1
+    elif entry.kind == Kind.SHARED and flags & MAP_WRITE == 0:
+        ledger.share(hfn)
+    else:
+        panic(f"nested: {ledger.KIND_NAMES[entry.kind]} frame {hfn:#x} mapped in vm {vm.id} with flags {flags}")
+    store_u64(slot, (hfn << PAGE_SHIFT) | leaf_bits(flags))
+
+
+def map(vm: Vm, gfn: Gfn, hfn: Hfn, flags: u32) -> Status:
+    """Map one 4 KiB frame with MAP_* rights. BUSY: mapped already; NO_MEMORY: no frame for a table, or over quota."""
+    slot = slot_of(vm, gfn)
+    if slot == 0:
+        return Status.NO_MEMORY
+    if present(load_u64(slot)):
+        return Status.BUSY
+    fill_slot(slot, vm, gfn, hfn, flags)
+    return Status.OK
+
+
+def lookup(vm: Vm, gpa: Gpa) -> Hpa:
+    """The host-physical address behind a guest-physical one; 0 if nothing is mapped there."""
+    entry = leaf(vm.nested_root, Gfn(gpa >> PAGE_SHIFT))
+    return Hpa(frame_of(entry) | (gpa & PAGE_MASK)) if entry != 0 else Hpa(0)
+
+
+def unmap(vm: Vm, gfn: Gfn) -> Hfn:
+    """Take one 4 KiB page out of a VM and quarantine its frame (SHARED: one reference less); 0 if nothing was mapped."""
+    if gfn >= GFN_LIMIT or leaf(vm.nested_root, gfn) == 0:
+        return Hfn(0)
+    slot = slot_of(vm, gfn)
+    hfn = Hfn(frame_of(load_u64(slot)) >> PAGE_SHIFT)
+    store_u64(slot, 0)
+    _raise_epoch(vm)
+    _put_away(vm, gfn, hfn)
+    return hfn
+
+
+def _raise_epoch(vm: Vm) -> None:
+    """What was mapped may be used no more: each vCPU of the VM is flushed before it enters again."""
+    vm.epoch += 1
+    current = boot_cpu.vcpu
+    if current is not None:
+        owner = current.vm
+        if owner is not None and address(owner) == address(vm):
+            boot_cpu.work |= WORK_TLB
+
+
+def _put_away(vm: Vm, gfn: Gfn, hfn: Hfn) -> None:
+    """Ledger's side of unmapping one leaf; the epoch has been raised."""
+    if ledger.kind_of(hfn) == Kind.PRIVATE:
+        ledger.quarantine(hfn, vm, gfn)
+        vm.private_frames -= 1
+    else:
+        ledger.unshare(hfn)
+
+
+def destroy(vm: Vm) -> None:
+    """Give back all RAM and tables of a VM that will not run again, and its page state map."""
+    while not destroy_some(vm):
+        pass
+
+
+def destroy_some(vm: Vm) -> bool:
+    """A bounded part of destroy (one table and its leaves, below 40 k instructions); True once nothing is left.
+
+    A VM without tables is done already.
+    """
+    if vm.nested_root == 0:
+        return True
+    table_hpa = vm.nested_root
+    parent_slot = Hva(0)
+    gfn: u64 = 0
+    level: u32 = ROOT_LEVEL
+    while level > 0:
+        index = _first_present(table_hpa)
+        if index == TABLE_ENTRIES:
+            break
+        gfn |= u64(index) << ((LEVEL_BITS * level) & 63)
+        parent_slot = Hva(hva_of(table_hpa) + u64(index) * 8)
+        table_hpa = frame_of(load_u64(parent_slot))
+        level = u32(level - 1)
+    if level == 0:
+        _destroy_leaves(vm, table_hpa, gfn)
+    frames.free(table_hpa)
+    vm.nested_frames -= 1
+    if parent_slot != 0:
+        store_u64(parent_slot, 0)
+        return False
+    _leave(vm)
+    return True
+
+
+def _first_present(table_hpa: Hpa) -> u32:
+    """Index of a table's first present entry, TABLE_ENTRIES if it is empty."""
+    table = table_at(table_hpa)
+    index: u32 = 0
+    while index < TABLE_ENTRIES and not present(table.entries[index]):
+        index = u32(index + 1)
+    return index
+
+
+def _destroy_leaves(vm: Vm, table_hpa: Hpa, first: u64) -> None:
+    """Unmap the leaves of one table, whose first entry maps gfn `first`."""
+    table = table_at(table_hpa)
+    _raise_epoch(vm)
+    for index in range(TABLE_ENTRIES):
+        entry: u64 = table.entries[index]
+        if present(entry):
+            table.entries[index] = 0
+            _put_away(vm, Gfn(first + index), Hfn(frame_of(entry) >> PAGE_SHIFT))
+    ledger.settle(TABLE_ENTRIES)
+
+
+def _leave(vm: Vm) -> None:
+    """Last step of destroy: the root is gone."""
+    vm.nested_root = Hpa(0)
+    frames.free_contiguous(Hpa(vm.page_state_hva), state_map_frames(vm))
+    vm.overhead_frames -= state_map_frames(vm)
+    vm.page_state_hva = Hva(0)
+    for place in range(MAX_VMS):
+        other = spaces.vms[place]
+        if other is not None and address(other) == address(vm):
+            spaces.vms[place] = None

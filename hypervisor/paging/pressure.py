@@ -1,0 +1,168 @@
+"""What happens when frames for guests run short.
+
+Below the low watermark: pages that guests declared UNUSED, then VOLATILE, are taken (reclaim.py); if that is not enough,
+EVENT_MEMORY_PRESSURE asks guests for frames, each by how far it is above its entitlement (its share of the pool by
+weight), or, when none is, by what it uses. The last frames below the watermark go only to VMs within their entitlement.
+A vCPU that needs a frame and gets none sleeps until frames come back; after WAIT_LIMIT_NS it is told that there are none
+(its handler then stops the VM or answers an error), so that a VM nobody can serve does not hang the others.
+"""
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor import clock, timers
+from hypervisor.abi import EVENT_MEMORY_PRESSURE
+from hypervisor.addresses import PAGE_SHIFT
+from hypervisor.console import say
+from hypervisor.cpu import boot_cpu
+from hypervisor.events import raise_event
+from hypervisor.lang import struct, u64
+from hypervisor.memory import frames
+from hypervisor.memory.frames import min_u64
+from hypervisor.memory.nested_walk import spaces
+from hypervisor.model import TimerKind, Vcpu, VcpuState, Vm
+from hypervisor.paging.reclaim import reclaim
+from hypervisor.sched.wake import wake
+from hypervisor.status import Status
+
+LOW_SHIFT: Final = 4  # the low watermark is 1/16 of the pool,
+HIGH_SHIFT: Final = 3  # the high one, up to which guests are asked, 1/8
+WAIT_LIMIT_NS: Final = 3_000_000_000
+
+
+@struct
+class Pressure:
+    """State of the pool."""
+
+    asked: bool  # guests have been asked and the pool has not recovered since
+    waiting: u64  # vCPUs that sleep until frames come back
+
+
+state: Final = Pressure()
+
+
+def low_watermark() -> u64:
+    """Frames available below which guests are asked."""
+    return frames.pool.limit >> LOW_SHIFT
+
+
+def high_watermark() -> u64:
+    """Frames available at which the pressure is over."""
+    return frames.pool.limit >> HIGH_SHIFT
+
+
+def entitlement(vm: Vm) -> u64:
+    """Frames that a VM may always have: its share of the pool by weight, at most its memory."""
+    weights: u64 = 0
+    for other in spaces.vms:
+        if other is not None:
+            weights += other.weight
+    if weights == 0:
+        return 0
+    return min_u64(frames.pool.limit * vm.weight // weights, vm.memory_bytes >> PAGE_SHIFT)
+
+
+def may_take(vm: Vm) -> bool:
+    """Whether this VM may have one more frame now. Fast while there is no pressure; else reclaims and asks first."""
+    free: u64 = frames.available()
+    if free > low_watermark():
+        return True
+    return _may_take_under_pressure(vm)
+
+
+def _may_take_under_pressure(vm: Vm) -> bool:
+    """The slow half of may_take: make room, then give the last frames only to VMs within their entitlement."""
+    if relieve() > low_watermark():
+        return True
+    return frames.available() != 0 and vm.private_frames < entitlement(vm)
+
+
+def relieve() -> u64:
+    """Take what guests said may go, and ask them for more if the pool is still low; frames available then. Bounded."""
+    free: u64 = frames.available()
+    high: u64 = high_watermark()
+    if free < high:
+        reclaim(high - free)
+        free = frames.available()
+    if free <= low_watermark():
+        _ask(high - free)
+    elif free >= high:
+        state.asked = False
+    return free
+
+
+def _ask(wanted: u64) -> None:
+    """Raise the memory pressure event, once until the pool recovers or what was asked has been given."""
+    owed: u64 = 0
+    over: u64 = 0
+    used: u64 = 0
+    for vm in spaces.vms:
+        if vm is not None:
+            owed += vm.pressure_frames
+            over += over_entitlement(vm)
+            used += vm.private_frames
+    if state.asked and owed != 0:
+        return
+    state.asked = True
+    for vm in spaces.vms:
+        if vm is not None and used != 0:
+            part: u64 = (wanted * over_entitlement(vm) + over - 1) // over if over != 0 \
+                else (wanted * vm.private_frames + used - 1) // used
+            ask_vm(vm, min_u64(part, vm.private_frames))
+
+
+def over_entitlement(vm: Vm) -> u64:
+    """Frames that a VM has beyond its entitlement."""
+    fair: u64 = entitlement(vm)
+    return vm.private_frames - fair if vm.private_frames > fair else 0
+
+
+def ask_vm(vm: Vm, wanted: u64) -> None:
+    """Ask one guest to release `wanted` frames."""
+    first = vm.vcpus[0]
+    vm.pressure_frames = wanted
+    if wanted != 0 and first is not None and first.state != VcpuState.STOPPED:
+        raise_event(first, EVENT_MEMORY_PRESSURE)
+
+
+def given(vm: Vm, count: u64) -> None:
+    """A guest has released `count` frames: it owes so many less, and those who wait may try again."""
+    vm.pressure_frames -= min_u64(vm.pressure_frames, count)
+    frames_returned()
+
+
+def frames_returned() -> None:
+    """Frames came back to the pool: wake every vCPU that waits for one. Also to be called after a VM's destruction."""
+    if frames.available() >= high_watermark():
+        state.asked = False
+    if state.waiting == 0:
+        return
+    for vm in spaces.vms:
+        if vm is not None:
+            for vcpu in vm.vcpus:
+                if vcpu is not None and vcpu.frame_wait_until != 0 and vcpu.state == VcpuState.WAITING:
+                    wake(vcpu)
+
+
+def wait(vcpu: Vcpu) -> Status:
+    """Let a vCPU sleep until frames come back. WAIT: its handler returns Outcome.WAIT; NO_MEMORY: it has waited in vain."""
+    now: u64 = clock.now()
+    if vcpu.frame_wait_until == 0:
+        vcpu.frame_wait_until = now + clock.ticks_of(WAIT_LIMIT_NS)
+        vcpu.frame_wait_timer.kind = TimerKind.FRAME_WAIT
+        vcpu.frame_wait_timer.vcpu = vcpu
+        state.waiting += 1
+        timers.arm(boot_cpu, vcpu.frame_wait_timer, vcpu.frame_wait_until)
+    elif now >= vcpu.frame_wait_until:
+        stop_waiting(vcpu)
+        return Status.NO_MEMORY
+    vcpu.state = VcpuState.WAITING
+    return Status.WAIT
+
+
+def stop_waiting(vcpu: Vcpu) -> None:
+    """The vCPU has its frame, or will not get one, or its VM ends."""
+    if vcpu.frame_wait_until != 0:
+        vcpu.frame_wait_until = 0
+        timers.cancel(boot_cpu, vcpu.frame_wait_timer)
+        state.waiting -= 1
