@@ -1,17 +1,18 @@
 """Is there SVM, with what this hypervisor needs, and switching it on (AMD APM vol. 2 rev. 3.42, 15.4)."""
 from typing import Annotated, Final
 
-from hypervisor.addresses import Hfn, Hpa, PAGE_SHIFT, PAGE_SIZE, hpa_of, hva_of
+from hypervisor.addresses import Hpa, PAGE_SIZE, hpa_of, hva_of
 from hypervisor.arch_x86.defs.cpuid import FE1C_SVM, SVM_LEAF
 from hypervisor.arch_x86.defs.cr import EFER_NXE, EFER_SVME
 from hypervisor.arch_x86.defs.msr import EFER, VM_CR, VM_HSAVE_PA
 from hypervisor.arch_x86.defs.svm import (FEATURE_DECODE_ASSISTS, FEATURE_FLUSH_BY_ASID, FEATURE_NESTED_PAGING,
                                           FEATURE_NRIP_SAVE, IOPM_PAGES, MSRPM_PAGES, VM_CR_SVMDIS)
 from hypervisor.arch_x86.intrinsics import cpuid, fill_memory, rdmsr, vmsave, wrmsr
+from hypervisor.arch_x86.svm import nested_format
 from hypervisor.arch_x86.svm.controls import allow_msrs
 from hypervisor.console import say
 from hypervisor.lang import address, array, struct, u32
-from hypervisor.memory import frames, ledger
+from hypervisor.memory import frames
 from hypervisor.model import Cpu
 from hypervisor.status import Status
 
@@ -67,7 +68,7 @@ def init_cpu(cpu: Cpu) -> Status:
     saved = frames.alloc_contiguous(2)
     if saved == 0:
         return Status.NO_MEMORY
-    claim(saved, 2)
+    nested_format.fill()
     wrmsr(EFER, rdmsr(EFER) | EFER_SVME | EFER_NXE)
     wrmsr(VM_HSAVE_PA, saved)
     cpu.vendor_hva = hva_of(Hpa(saved + PAGE_SIZE))
@@ -84,15 +85,7 @@ def make_permission_maps() -> Status:
     if host.msrpm_hpa == 0 or iopm == 0:
         return Status.NO_MEMORY
     host.iopm_hpa = iopm
-    claim(iopm, IOPM_PAGES)
-    claim(host.msrpm_hpa, MSRPM_PAGES)
     fill_memory(hva_of(iopm), 0xFF, IOPM_PAGES * PAGE_SIZE)
     fill_memory(hva_of(host.msrpm_hpa), 0xFF, MSRPM_PAGES * PAGE_SIZE)
     allow_msrs(hva_of(host.msrpm_hpa))
     return Status.OK
-
-
-def claim(first: Hpa, count: u32) -> None:
-    """Enter contiguous frames into the ledger as the hypervisor's own."""
-    for i in range(count):
-        ledger.claim_hypervisor(Hfn((first + i * PAGE_SIZE) >> PAGE_SHIFT))

@@ -1,5 +1,5 @@
 """A vCPU's VMCB: made, made current, entered, flushed (AMD APM vol. 2 rev. 3.42, 15.5, 15.16, 15.25)."""
-from hypervisor.addresses import PAGE_SHIFT, Hfn, Hpa, hpa_of, hva_of
+from hypervisor.addresses import Hpa, hpa_of, hva_of
 from hypervisor.arch_x86.defs.cr import PAT_INIT
 from hypervisor.arch_x86.defs.svm import (NP_ENABLE, TLB_CONTROL_FLUSH_ALL, TLB_CONTROL_FLUSH_ASID,
                                           V_INTR_MASKING)
@@ -11,7 +11,7 @@ from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.build_options import DEBUG
 from hypervisor.lang import at, u64, wrap_u64
-from hypervisor.memory import frames, ledger
+from hypervisor.memory import frames
 from hypervisor.model import Cpu, Vcpu, Vm
 from hypervisor.status import Status
 
@@ -21,7 +21,6 @@ def create(vm: Vm, vcpu: Vcpu) -> Status:
     page = frames.alloc_zeroed()
     if page == 0:
         return Status.NO_MEMORY
-    ledger.claim_hypervisor(Hfn(page >> PAGE_SHIFT))
     vm.overhead_frames += 1
     vcpu.backend_hpa = page
     vcpu.backend_hva = hva_of(page)
@@ -38,7 +37,6 @@ def create(vm: Vm, vcpu: Vcpu) -> Status:
 def destroy(vm: Vm, vcpu: Vcpu) -> None:
     """Give the VMCB back. The vCPU runs nowhere."""
     if vcpu.backend_hpa != 0:
-        ledger.release(Hfn(vcpu.backend_hpa >> PAGE_SHIFT))
         frames.free(vcpu.backend_hpa)
         vm.overhead_frames -= 1
         vcpu.backend_hpa = Hpa(0)
@@ -58,6 +56,9 @@ def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
         vcpu.asid_generation = cpu.asid_generation
         cpu.next_asid += 1
     vmcb.guest_asid = vcpu.asid
+    if vcpu.seen_epoch != vm.epoch:  # pages were unmapped since it ran last
+        vcpu.seen_epoch = vm.epoch
+        flush(vcpu)
 
 
 def flush(vcpu: Vcpu) -> None:
