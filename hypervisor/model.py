@@ -27,6 +27,8 @@ WORK_TLB: Final = 4  # flush this CPU's guest translations of the current VM
 WORK_FPU: Final = 8  # load the current vCPU's FPU, XCR0 and switched MSRs
 WORK_INJECT: Final = 16  # an event may have become deliverable
 WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
+WORK_RESTART: Final = 64  # run the handler of the current vCPU's last exit again: it had to WAIT
+WORK_REAP: Final = 128  # a VM has ended: give back what it holds, a piece at a time
 
 
 class VcpuState(IntEnum):
@@ -91,7 +93,9 @@ class Vcpu:
     reinject: u32  # event to inject again after an exit during its delivery (IDT-vectoring format), 0: none
     reinject_error: u32
     nmi_pending: bool
+    event_interrupt: bool  # pending_events has been shown in VcpuInfo; event_vector waits for injection
     halted_at_hlt: bool
+    on_cpu: bool  # it is the vCPU whose state is loaded (Cpu.vcpu)
     restart: bool  # the last exit must be dispatched again (its handler got WAIT)
     # switched state
     xcr0: u64

@@ -102,3 +102,7 @@ FN u64 X(hypercall)(_Bool svm, u64 number, u64 a, u64 b, u64 c, u64 d) {
 }
 void X(thread_switch)(u64 save_rsp, u64 rsp);
 void X(registers_exchange)(u64 frame, u64 spins, _Bool svm);
+
+/* SVM */
+void X(svm_enter)(u64 registers, u64 guest, u64 host); /* svm/enter.S */
+FN void X(vmsave)(u64 vmcb) { asm volatile("vmsave %0" : : "a"(vmcb) : "memory"); }

@@ -471,3 +471,16 @@ def registers_exchange(frame: u64, spins: u64, svm: bool) -> None:
     """Load RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8-R15 from the 15 words at frame, make that hypercall or, if spins is not 0,
     count it down, and store the registers there again (start.S)."""
     machine.registers_exchange(frame, spins)
+
+
+# SVM (svm/enter.S)
+
+def svm_enter(registers: u64, guest: u64, host: u64) -> None:
+    """Run the guest of the VMCB at the physical address `guest` until #VMEXIT; general registers but RAX and RSP from and
+    to the Registers at `registers`; `host` is the VMCB that VMSAVE filled with the host's state. Interrupts are masked."""
+    machine.svm_enter(registers, guest, host)
+
+
+def vmsave(vmcb: u64) -> None:
+    """Store FS, GS, TR, LDTR and the SYSCALL and SYSENTER registers to the VMCB at this physical address."""
+    machine.vmsave(vmcb)

@@ -1,12 +1,24 @@
-"""Making a vCPU runnable again: the one way for events, timers and memory. Leaf module, imported from everywhere."""
-from __future__ import annotations
-
+"""vCPUs that fall asleep and wake up."""
 from hypervisor.cpu import boot_cpu
-from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState
+from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, VmState
+from hypervisor.sched import policy
 
 
 def wake(vcpu: Vcpu) -> None:
-    """Let a vCPU that is BLOCKED (an event) or WAITING (a frame) run again; does nothing to others."""
-    if vcpu.state == VcpuState.BLOCKED or vcpu.state == VcpuState.WAITING:
-        vcpu.state = VcpuState.RUNNABLE
+    """Make a sleeping vCPU runnable; others are left as they are. A paused VM's stays out of the queue until it goes on."""
+    if vcpu.state not in (VcpuState.BLOCKED, VcpuState.WAITING):
+        return
+    vcpu.state = VcpuState.RUNNABLE
+    vcpu.halted_at_hlt = False
+    vm = vcpu.vm
+    if vm is not None and vm.state == VmState.RUNNING and not vcpu.on_cpu:
+        policy.enqueue(vcpu)
+    boot_cpu.work |= WORK_RESCHED
+
+
+def sleep(vcpu: Vcpu, state: VcpuState) -> None:
+    """Take a vCPU out of competition: BLOCKED until an event, WAITING until its frame comes, or STOPPED for good."""
+    vcpu.state = state
+    policy.dequeue(vcpu)
+    if vcpu.on_cpu:
         boot_cpu.work |= WORK_RESCHED

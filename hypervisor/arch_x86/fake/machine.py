@@ -37,6 +37,7 @@ class Machine:
         self.cpuid_leaves: dict[tuple[int, int], Cpuid] = {}
         self.tsc = 0
         self.tsc_step = 1  # each RDTSC adds this
+        self.guest_runs: Callable[[int, int], None] | None = None  # (Registers, VMCB): plays the guest until its next exit
         self.tables: dict[str, int] = {}  # GDTR, IDTR descriptors' addresses, TR
         self.invalidated: list[int] = []
         self.on_halt: Callable[[], None] | None = None  # an interrupt that ends HLT
@@ -220,6 +221,15 @@ class Machine:
 
     def count_leading_zeros(self, value: int) -> int:
         return 64 - value.bit_length()
+
+    # SVM
+    def svm_enter(self, registers: int, guest: int, host: int) -> None:
+        if self.guest_runs is None:
+            raise Halted("a guest was entered, and no guest is scripted")
+        self.guest_runs(registers, guest)
+
+    def vmsave(self, vmcb: int) -> None:
+        """The fake has no hidden state to store."""
 
     # PV guests
     def hypercall(self, number: int, a: int, b: int, c: int, d: int) -> int:

@@ -1,6 +1,6 @@
 /* World switch of SVM (AMD APM vol. 2 rev. 3.42, 15.5). Offsets are those of arch_x86/state.py, Registers.
  *
- * void svm_enter(Registers *regs, Hpa guest_vmcb, Hpa host_vmcb)
+ * void svm_enter(u64 registers, u64 guest, u64 host): intrinsics.py
  *
  * RAX, RSP, RIP and RFLAGS go through the VMCB; VMLOAD and VMSAVE carry FS, GS, TR, LDTR and the SYSCALL and SYSENTER
  * registers. GIF is clear from CLGI until the host's TR is back, so no NMI can find the guest's. STI lets a physical
@@ -8,9 +8,9 @@
  */
         .intel_syntax noprefix
         .section .text.svm_enter, "ax"
-        .globl svm_enter
-        .type svm_enter, @function
-svm_enter:
+        .globl hypervisor_arch_x86_intrinsics__svm_enter
+        .type hypervisor_arch_x86_intrinsics__svm_enter, @function
+hypervisor_arch_x86_intrinsics__svm_enter:
         push rbx
         push rbp
         push r12
@@ -65,5 +65,5 @@ svm_enter:
         pop rbp
         pop rbx
         ret
-        .size svm_enter, . - svm_enter
+        .size hypervisor_arch_x86_intrinsics__svm_enter, . - hypervisor_arch_x86_intrinsics__svm_enter
         .section .note.GNU-stack, "", @progbits

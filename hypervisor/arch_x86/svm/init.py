@@ -60,7 +60,7 @@ def detect() -> Status:
 
 
 def init_cpu(cpu: Cpu) -> Status:
-    """Switch SVM on at this CPU; the first call also makes the permission maps. NO_MEMORY is possible."""
+    """Switch SVM on at this CPU; the first call also makes what all VMs share. NO_MEMORY is possible."""
     if host.iopm_hpa == 0:
         status = make_permission_maps()
         if status != Status.OK:

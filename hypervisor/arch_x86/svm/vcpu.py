@@ -10,17 +10,19 @@ from hypervisor.arch_x86.svm.init import host
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.build_options import DEBUG
-from hypervisor.lang import at, u64, wrap_u64
+from hypervisor.lang import address, at, u64, wrap_u64
 from hypervisor.memory import frames
+from hypervisor.memory.ledger import Use
 from hypervisor.model import Cpu, Vcpu, Vm
 from hypervisor.status import Status
 
 
 def create(vm: Vm, vcpu: Vcpu) -> Status:
     """A VMCB for a vCPU of `vm`, whose nested tables exist; its state is still to be written. NO_MEMORY is possible."""
-    page = frames.alloc_zeroed()
+    page = frames.alloc_for(vm.id, Use.OTHER)
     if page == 0:
         return Status.NO_MEMORY
+    frames.zero(page)
     vm.overhead_frames += 1
     vcpu.backend_hpa = page
     vcpu.backend_hva = hva_of(page)
@@ -78,7 +80,7 @@ def enter(cpu: Cpu, vcpu: Vcpu) -> None:
     vmcb.rflags = regs.rflags
     if DEBUG:
         check.remember(vmcb)
-    svm_enter(regs, vcpu.backend_hpa, hpa_of(cpu.vendor_hva))
+    svm_enter(address(regs), vcpu.backend_hpa, hpa_of(cpu.vendor_hva))
     regs.rax = vmcb.rax
     regs.rsp = vmcb.rsp
     regs.rip = vmcb.rip
