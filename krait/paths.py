@@ -1,7 +1,10 @@
 """Where things stand: the source tree this package belongs to, and what it writes."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,3 +37,21 @@ def runtime_dir() -> Path:
 def socket_dir() -> tempfile.TemporaryDirectory[str]:
     """A private folder with a short name: a Unix socket's path has at most 107 bytes."""
     return tempfile.TemporaryDirectory(prefix="krait-", dir=os.environ.get("XDG_RUNTIME_DIR"))
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """One at a time over all processes that work in this tree: tests run several, and share `out` and `.cache`."""
+    OUT.mkdir(exist_ok=True)
+    with (OUT / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file so that another process sees the old one or the new one, never a part; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(data)
+    Path(file.name).chmod(0o644)
+    return Path(file.name).rename(path)
