@@ -64,8 +64,8 @@ class Emulator:
         return Links(console, qmp, self.gdb_path, self.log_dir / "bochs.log")
 
     def _accept(self, listener: socket.socket) -> socket.socket:
-        ready, _, _ = select.select([listener, self.child.pidfd], [], [], CONNECT_SECONDS)
-        if listener not in ready:
+        ready, _, _ = select.select([listener.fileno(), self.child.pidfd], [], [], CONNECT_SECONDS)
+        if listener.fileno() not in ready:
             raise KraitError(f"{self.machine.emulator} did not start:\n{self.emulator_output()}", ExitCode.FAILED)
         console, _ = listener.accept()
         if console.family == socket.AF_INET:

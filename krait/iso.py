@@ -27,15 +27,16 @@ def make_iso(media: Media, iso: Path) -> Path:
         raise KraitError(
             f"GRUB's BIOS modules are missing; mend it with: {tools.install_command('grub-pc-bin')}", ExitCode.MISSING
         )
-    with tempfile.TemporaryDirectory(prefix="krait-iso-") as name:
-        boot = Path(name) / "boot"
+    with tempfile.TemporaryDirectory(prefix=".iso-", dir=iso.parent) as name:
+        tree, made = Path(name) / "tree", Path(name) / "krait.iso"
+        boot = tree / "boot"
         (boot / "grub").mkdir(parents=True)
         (boot / "grub" / "grub.cfg").write_text(GRUB_CONFIG)
         shutil.copyfile(media.kernel, boot / "krait.elf")
         shutil.copyfile(media.bundle, boot / "bundle.cpio")
-        command = [grub, "-o", str(iso), "-d", GRUB_MODULES, "--install-modules=multiboot2 normal iso9660 biosdisk"]
-        command += ["--fonts=", "--locales=", "--themes=", name]
+        command = [grub, "-o", str(made), "-d", GRUB_MODULES, "--install-modules=multiboot2 normal iso9660 biosdisk"]
+        command += ["--fonts=", "--locales=", "--themes=", str(tree)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise KraitError(f"grub-mkrescue failed:\n{done.stderr.strip()}", ExitCode.BUILD)
-    return iso
+        if done.returncode != 0:
+            raise KraitError(f"grub-mkrescue failed:\n{done.stderr.strip()}", ExitCode.BUILD)
+        return made.rename(iso)
