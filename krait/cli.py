@@ -87,13 +87,14 @@ def run(
     prompt: Annotated[
         bool | None, typer.Option("--prompt/--no-prompt", help="Stay at the operator's prompt; so on a terminal.")
     ] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="Boot this krait.elf instead of building one.")] = None,
     timeout: Annotated[float | None, typer.Option(help=f"Seconds; {BATCH_SECONDS:g} without a prompt.", min=1)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the emulator's command line, do nothing.")] = False,
 ) -> None:
     """Boot a configuration and show its guests; without a terminal the exit code is the result."""
     stay = relay.terminal_keys() is not None if prompt is None else prompt
     machine = Machine(emulator, accel, icount=icount, iso=iso, gdb=gdb)
-    plan = running.plan(config, machine, release, stay)
+    plan = running.plan(config, machine, release, stay, image)
     if dry_run:
         print(running.dry_run(plan))
         return

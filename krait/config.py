@@ -62,12 +62,11 @@ class Settings:
 class _Reader:
     """Takes one table apart, noting what is wrong with the line it stands on."""
 
-    source: str
     lines: Lines
-    problems: list[str] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
 
     def refuse(self, where: tuple[str | int, ...], reason: str) -> None:
-        self.problems.append(f"{self.source}:{self.lines.of(where)}: {reason}")
+        self.problems.append((self.lines.of(where), reason))
 
     def unknown(self, where: tuple[str | int, ...], table: dict[str, object], known: tuple[str, ...]) -> None:
         for key in table:
@@ -138,12 +137,12 @@ def parse(text: str, source: str, folder: Path) -> Settings:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{source}:{_decode_error(str(error), text)}"]) from error
-    reader = _Reader(source, find_lines(text))
+    reader = _Reader(find_lines(text))
     reader.unknown((), document, TOP_KEYS)
     machine_memory, memory_limit = _machine(reader, document.get("machine", {}))
     settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory)
     if reader.problems:
-        raise ConfigError(reader.problems)
+        raise ConfigError([f"{source}:{line}: {reason}" for line, reason in sorted(reader.problems)])
     return settings
 
 

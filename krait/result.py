@@ -33,22 +33,25 @@ BY_VALUE = {
     abi.EXIT_NO_VIRTUALIZATION: Status.NO_VIRTUALIZATION,
 }
 
-END_LINE = re.compile(r"^krait: end ([0-9]+)", re.MULTILINE)
-"""The hypervisor's last line; the number is the value it writes to QEMU's exit device."""
+END_LINE = re.compile(r"(?:^|\x1b\[K)krait: exit (0x[0-9a-f]+)", re.MULTILINE)
+"""The hypervisor's last line; the number is the value it writes to QEMU's exit device. Guests cannot write it: their
+lines carry a prefix."""
 
-LEDGER_LINE = re.compile(r"^krait: ledger (.*?)\r?$", re.MULTILINE)
+LEDGER_LINE = re.compile(r"(?:^|\x1b\[K)ledger: (.*?)\r?$", re.MULTILINE)
 
 
 def judge(machine: Machine, exit_status: int, console: str) -> Status:
     """The status from the emulator's exit status and all that the console showed.
 
-    QEMU's exit status is 2 v + 1 for the value v. Bochs ends with 0 at the magic break, whatever the value is, so there
-    the hypervisor's last line tells; without either the machine died.
+    QEMU's exit status is 2 v + 1 for the value v. Bochs ends with 0 (magic break) or 1 (shutdown), whatever the value is,
+    so there the hypervisor's last line tells. Where the two do not agree the machine died.
     """
-    if machine.emulator == "qemu":
-        return BY_VALUE.get(exit_status >> 1, Status.RESET) if exit_status > 0 and exit_status & 1 else Status.RESET
     lines = END_LINE.findall(console)
-    return BY_VALUE.get(int(lines[-1]), Status.RESET) if exit_status == 0 and lines else Status.RESET
+    said = BY_VALUE.get(int(lines[-1], 16), Status.RESET) if lines else Status.RESET
+    if machine.emulator == "bochs":
+        return said if exit_status == (0 if said is Status.OK else 1) else Status.RESET
+    told = BY_VALUE.get(exit_status >> 1, Status.RESET) if exit_status > 0 and exit_status & 1 else Status.RESET
+    return told if told is said else Status.RESET
 
 
 def ledger_problem(console: str) -> str | None:

@@ -25,13 +25,15 @@ END_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to boot. `prompt`: stay at the operator's prompt instead of ending with the last guest."""
+    """What to boot. `prompt`: stay at the operator's prompt instead of ending with the last guest. `image`: a hypervisor
+    that was built earlier, instead of one from these sources."""
 
     config: Path
     settings: Settings
     machine: Machine
     release: bool
     prompt: bool
+    image: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -41,17 +43,19 @@ class Plan:
     @property
     def media(self) -> Media:
         """The files that are booted; the ISO is named even before it is made."""
-        kernel = paths.image_dir(self.release) / images.HYPERVISOR_ELF
+        kernel = self.image or paths.image_dir(self.release) / images.HYPERVISOR_ELF
         return Media(kernel, self.folder / "bundle.cpio", self.folder / "krait.iso")
 
 
-def plan(path: Path, wanted: Machine, release: bool, prompt: bool) -> Plan:
+def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path | None = None) -> Plan:
     """Read and check everything that can be refused before anything is built."""
     settings = config.load(path)
+    if image is not None and not image.is_file():
+        raise KraitError(f"{image}: no such image", ExitCode.USAGE)
     wanted.check()
     if settings.machine_memory is not None:
         wanted = replace(wanted, memory_mib=settings.machine_memory >> 20)
-    return Plan(path, settings, wanted, release, prompt)
+    return Plan(path, settings, wanted, release, prompt, image)
 
 
 def dry_run(what: Plan) -> str:
@@ -63,7 +67,7 @@ def dry_run(what: Plan) -> str:
 def prepare(what: Plan, progress: Progress) -> Media:
     """Build the image, the guests and the bundle."""
     bundle = images.write_bundle(what.settings, what.media.bundle, what.release, not what.prompt, progress)
-    return Media(images.hypervisor(what.release, progress), bundle)
+    return Media(what.image or images.hypervisor(what.release, progress), bundle)
 
 
 def run(what: Plan, timeout: float | None, progress: Progress) -> ExitCode:
