@@ -106,3 +106,8 @@ void X(registers_exchange)(u64 frame, u64 spins, _Bool svm);
 /* SVM */
 void X(svm_enter)(u64 registers, u64 guest, u64 host); /* svm/enter.S */
 FN void X(vmsave)(u64 vmcb) { asm volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
+
+/* in entry.S */
+_Bool X(probe_read)(u64 place);
+_Bool X(probe_write)(u64 place);
+_Bool X(probe_execute)(u64 place);

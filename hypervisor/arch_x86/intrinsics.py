@@ -484,3 +484,21 @@ def svm_enter(registers: u64, guest: u64, host: u64) -> None:
 def vmsave(vmcb: u64) -> None:
     """Store FS, GS, TR, LDTR and the SYSCALL and SYSENTER registers to the VMCB at this physical address."""
     machine.vmsave(vmcb)
+
+
+# Probes (entry.S): a fault in them is not the end, only the answer
+
+
+def probe_read(place: u64) -> bool:
+    """Whether reading the byte at this address is allowed."""
+    return machine.probe_read(place)
+
+
+def probe_write(place: u64) -> bool:
+    """Whether writing the byte at this address is allowed (it keeps its value)."""
+    return machine.probe_write(place)
+
+
+def probe_execute(place: u64) -> bool:
+    """Whether executing at this address is allowed; a RET must stand there."""
+    return machine.probe_execute(place)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from hypervisor.lang import read_memory, region_of, write_memory
+from hypervisor.lang import Fault, read_memory, region_of, write_memory
 
 Cpuid = tuple[int, int, int, int]
 
@@ -202,6 +202,19 @@ class Machine:
 
     def compiler_barrier(self) -> None:
         """CPython keeps the order as written."""
+
+    def probe_read(self, place: int) -> bool:
+        try:
+            region_of(place, 1)
+        except Fault:
+            return False
+        return True
+
+    def probe_write(self, place: int) -> bool:
+        return self.probe_read(place)
+
+    def probe_execute(self, place: int) -> bool:
+        return False
 
     # Arithmetic
     def mul_shift(self, a: int, b: int, shift: int) -> int:
