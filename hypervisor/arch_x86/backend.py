@@ -73,6 +73,11 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
     svm_vcpu.skip(vcpu, exit)
 
 
+def cpl(vcpu: Vcpu) -> u64:
+    """Privilege level of the guest's code, 0..3."""
+    return svm_vcpu.cpl(vcpu)
+
+
 def read_state(vcpu: Vcpu, state: GuestState) -> None:
     """Copy the whole architectural state out (slow); also regs.cr2."""
     svm_state.read_state(vcpu, state)
