@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+from hypervisor.arch_x86.fake.vmx import Vmx
 from hypervisor.lang import Fault, read_memory, region_of, write_memory
 
 Cpuid = tuple[int, int, int, int]
@@ -32,6 +33,7 @@ class Machine:
         self.port_writers: dict[int, Callable[[int], None]] = {}
         self.ports_written: list[tuple[int, int, int]] = []  # (port, bytes, value)
         self.msrs: dict[int, int] = {}
+        self.vmx = Vmx()
         self.registers: dict[str, int] = {}
         self.xcr: dict[int, int] = {}
         self.cpuid_leaves: dict[tuple[int, int], Cpuid] = {}
