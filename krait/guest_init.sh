@@ -9,7 +9,6 @@ export PATH=/bin HOME=/
 echo "krait-guest: user space reached"
 echo "krait-guest: $(uname -srm), $(sed -n 's/^MemTotal: *//p' /proc/meminfo), up $(cut -d' ' -f1 /proc/uptime) s"
 
-word=
 for word in $(cat /proc/cmdline); do
     case $word in
         krait.run=*) echo "krait-guest: run ${word#krait.run=}"; sh -c "$(echo "${word#krait.run=}" | tr , ' ')"; echo "krait-guest: run ended with $?" ;;
