@@ -46,9 +46,9 @@ class TableDescriptor:
     base: u64
 
 
-@struct(align=16)
+@struct(align=4096)
 class Tables:
-    """The tables themselves; the CPU reads them, and sets the TSS descriptor busy."""
+    """The tables themselves; the CPU reads them; page-aligned, read-only once paging is final."""
 
     gdt: Annotated[list[u64], 5]
     idt: Annotated[list[u64], 2 * VECTORS]
