@@ -1,9 +1,343 @@
-"""Platform of a VM that runs a stock operating system: its emulated devices, as plain state."""
-from hypervisor.lang import struct, u32
+"""Platform of a VM that runs a stock operating system: its emulated devices, as plain state.
+
+Pure: everything happens to a Platform at a guest time `now` (ns since the VM started). What must reach the world
+outside (a byte for the console, power off, reset) is left in `effects` for hypervisor/board.py to carry out.
+
+| ports | device | interrupt |
+|---|---|---|
+| 20-21, A0-A1, 4D0-4D1 | pic8259 | to the vCPU |
+| 40-43, 61 | pit8254 | 0 |
+| 60, 64 | i8042 | 1, 12 |
+| 70-71 | rtc_mc146818 | 8 |
+| 80, F4 | debug_ports | |
+| 3F8-3FF | uart16550 | 4 |
+| 600-605, 608-60B | acpi_pm, pm_timer | 9 (never raised) |
+| CF8-CFF | pci_host | |
+| CF9 (one byte) | reset control: bit 2 resets | |
+
+Any other port reads all ones and drops writes; both are counted. Wide accesses to byte-wide devices are split, as the
+ISA bus does it.
+"""
+from enum import IntEnum
+from typing import Final
+
+from hypervisor.devices import acpi_pm, debug_ports, i8042, pci_host, pic8259, pit8254, pm_timer, rtc_mc146818, uart16550
+from hypervisor.devices.acpi_pm import AcpiPm
+from hypervisor.devices.debug_ports import DebugPorts
+from hypervisor.devices.i8042 import I8042
+from hypervisor.devices.pci_host import PciHost
+from hypervisor.devices.pic8259 import Pic
+from hypervisor.devices.pit8254 import Pit
+from hypervisor.devices.rate import NEVER
+from hypervisor.devices.rtc_mc146818 import Rtc
+from hypervisor.devices.uart16550 import Uart
+from hypervisor.lang import clear, struct, u32, u64, u8
+
+VERSION: Final = 1
+IRQ_TIMER: Final = 0
+IRQ_KEYBOARD: Final = 1
+IRQ_UART: Final = 4
+IRQ_RTC: Final = 8
+IRQ_ACPI: Final = 9
+IRQ_AUX: Final = 12
+PM_BASE: Final = 0x600
+RESET_CONTROL_RESET: Final = 0x04
+ALL_ONES: Final = 0xFFFF_FFFF
+
+# Platform.effects: what is to be done outside.
+EFFECT_CONSOLE: Final = 1  # sent_byte goes to the guest's console
+EFFECT_RESET: Final = 2
+EFFECT_POWER_OFF: Final = 4  # with exit_code
+EFFECT_DEADLINE: Final = 8  # next_deadline may have changed
+EFFECT_INTERRUPT: Final = 16  # interrupt_pending may have become true
+
+
+class Device(IntEnum):
+    """Who answers at a port."""
+
+    NONE = 0
+    PIC = 1
+    PIT = 2
+    PORT61 = 3
+    I8042 = 4
+    RTC = 5
+    DEBUG = 6
+    UART = 7
+    ELCR = 8
+    PM = 9
+    PM_TIMER = 10
+    PCI = 11
 
 
 @struct
 class Platform:
-    """Device state of one VM."""
+    """Device state of one VM. No pointers: it can be saved as it stands."""
 
     version: u32
+    effects: u32
+    sent_byte: u8
+    exit_code: u32
+    unknown_reads: u64
+    unknown_writes: u64
+    last_unknown: u32  # port
+    pic: Pic
+    pit: Pit
+    uart: Uart
+    rtc: Rtc
+    keyboard: I8042
+    pm: AcpiPm
+    pci: PciHost
+    debug: DebugPorts
+
+
+def reset(p: Platform, unix_seconds: u64, now: u64) -> None:
+    """Power-on of all devices, after what firmware does (ACPI's interrupt is level-triggered)."""
+    clear(p)
+    p.version = VERSION
+    pic8259.reset(p.pic)
+    pic8259.write_level(p.pic, 1, 1 << (IRQ_ACPI - 8))
+    pit8254.reset(p.pit, now)
+    uart16550.reset(p.uart)
+    rtc_mc146818.reset(p.rtc, unix_seconds, now)
+    i8042.reset(p.keyboard)
+    acpi_pm.reset(p.pm)
+    pci_host.reset(p.pci)
+    debug_ports.reset(p.debug)
+
+
+def device_at(port: u32) -> Device:
+    """The port table."""
+    match port:
+        case 0x20 | 0x21 | 0xA0 | 0xA1:
+            return Device.PIC
+        case 0x40 | 0x41 | 0x42 | 0x43:
+            return Device.PIT
+        case 0x61:
+            return Device.PORT61
+        case 0x60 | 0x64:
+            return Device.I8042
+        case 0x70 | 0x71:
+            return Device.RTC
+        case 0x80 | 0xF4:
+            return Device.DEBUG
+        case 0x3F8 | 0x3F9 | 0x3FA | 0x3FB | 0x3FC | 0x3FD | 0x3FE | 0x3FF:
+            return Device.UART
+        case 0x4D0 | 0x4D1:
+            return Device.ELCR
+        case 0x600 | 0x601 | 0x602 | 0x603 | 0x604 | 0x605:
+            return Device.PM
+        case 0x608 | 0x609 | 0x60A | 0x60B:
+            return Device.PM_TIMER
+        case 0xCF8 | 0xCF9 | 0xCFA | 0xCFB | 0xCFC | 0xCFD | 0xCFE | 0xCFF:
+            return Device.PCI
+        case _:
+            return Device.NONE
+
+
+def update_uart(p: Platform) -> None:
+    """Carry the UART's interrupt to the PIC."""
+    level = uart16550.line(p.uart)
+    if level:
+        p.effects = p.effects | EFFECT_INTERRUPT
+    pic8259.set_line(p.pic, IRQ_UART, level)
+
+
+def update_keyboard(p: Platform) -> None:
+    """Carry the controller's interrupts to the PIC."""
+    pic8259.set_line(p.pic, IRQ_KEYBOARD, i8042.keyboard_line(p.keyboard))
+    pic8259.set_line(p.pic, IRQ_AUX, i8042.aux_line(p.keyboard))
+    p.effects = p.effects | EFFECT_INTERRUPT
+
+
+def update_rtc(p: Platform) -> None:
+    """Carry the clock's interrupt to the PIC."""
+    pic8259.set_line(p.pic, IRQ_RTC, rtc_mc146818.line(p.rtc))
+    p.effects = p.effects | EFFECT_DEADLINE | EFFECT_INTERRUPT
+
+
+def unknown(p: Platform, port: u32, write: bool) -> None:
+    """Count an access to a port without a device."""
+    p.last_unknown = port
+    if write:
+        p.unknown_writes = p.unknown_writes + 1
+    else:
+        p.unknown_reads = p.unknown_reads + 1
+
+
+def read(p: Platform, port: u32, size: u32, now: u64) -> u32:
+    """IN of 1, 2 or 4 bytes."""
+    device = device_at(port)
+    if device == Device.PM:
+        return acpi_pm.read(p.pm, u32(port - PM_BASE), size)
+    if device == Device.PM_TIMER:
+        return u32(pm_timer.read(now) >> (8 * (port & 3)) & (0xFFFF_FFFF >> (32 - 8 * size & 31)))
+    if device == Device.PCI:
+        return read_pci(p, port, size)
+    if size == 1:
+        return read_byte(p, device, port, now)
+    if device == Device.NONE:
+        unknown(p, port, False)
+        return u32(0xFFFF_FFFF >> (32 - 8 * size & 31))
+    value: u32 = 0
+    for index in range(size):
+        here: u32 = u32(port + index & 0xFFFF)
+        value = u32(value | read_byte(p, device_at(here), here, now) << (8 * index & 31))
+    return value
+
+
+def read_pci(p: Platform, port: u32, size: u32) -> u32:
+    """CF8-CFF."""
+    if port >= 0xCFC:
+        return pci_host.read_data(p.pci, u32(port & 3), size)
+    if port == 0xCF8 and size == 4:
+        return p.pci.address
+    return 0 if port == 0xCF9 and size == 1 else u32(0xFFFF_FFFF >> (32 - 8 * size & 31))
+
+
+def read_byte(p: Platform, device: Device, port: u32, now: u64) -> u8:
+    """IN of one byte from a byte-wide device."""
+    value: u8 = 0xFF
+    match device:
+        case Device.UART:
+            value = uart16550.read(p.uart, port & 7)
+            update_uart(p)
+        case Device.PIC:
+            value = pic8259.read(p.pic, port >> 7 & 1, port & 1 != 0)
+            p.effects = p.effects | EFFECT_INTERRUPT
+        case Device.PIT:
+            value = pit8254.read_count(p.pit, port & 3, now) if port != 0x43 else 0xFF
+        case Device.PORT61:
+            value = pit8254.read_port61(p.pit, now)
+        case Device.RTC:
+            value = rtc_mc146818.read_data(p.rtc, now) if port == 0x71 else 0xFF
+            update_rtc(p)
+        case Device.I8042:
+            value = i8042.read_data(p.keyboard) if port == 0x60 else i8042.read_status(p.keyboard)
+            update_keyboard(p)
+        case Device.DEBUG:
+            value = p.debug.post_code if port == 0x80 else 0
+        case Device.ELCR:
+            value = pic8259.read_level(p.pic, port & 1)
+        case _:
+            unknown(p, port, False)
+    return value
+
+
+def write(p: Platform, port: u32, size: u32, value: u32, now: u64) -> None:
+    """OUT of 1, 2 or 4 bytes."""
+    device = device_at(port)
+    if device == Device.PM:
+        if acpi_pm.write(p.pm, u32(port - PM_BASE), size, value):
+            p.effects = p.effects | EFFECT_POWER_OFF
+    elif device == Device.PCI:
+        write_pci(p, port, size, value)
+    elif device == Device.PM_TIMER:
+        pass
+    elif size == 1:
+        write_byte(p, device, port, u8(value), now)
+    elif device == Device.NONE:
+        unknown(p, port, True)
+    else:
+        for index in range(size):
+            here: u32 = u32(port + index & 0xFFFF)
+            write_byte(p, device_at(here), here, u8(value >> (8 * index & 31)), now)
+
+
+def write_pci(p: Platform, port: u32, size: u32, value: u32) -> None:
+    """CF8-CFF."""
+    if port == 0xCF8 and size == 4:
+        pci_host.write_address(p.pci, value)
+    elif port == 0xCF9 and size == 1 and value & RESET_CONTROL_RESET:
+        p.effects = p.effects | EFFECT_RESET
+
+
+def write_byte(p: Platform, device: Device, port: u32, value: u8, now: u64) -> None:
+    """OUT of one byte to a byte-wide device."""
+    match device:
+        case Device.UART:
+            sent = uart16550.write(p.uart, port & 7, value)
+            if sent != uart16550.NOTHING_SENT:
+                p.sent_byte = u8(sent)
+                p.effects = p.effects | EFFECT_CONSOLE
+            update_uart(p)
+        case Device.PIC:
+            pic8259.write(p.pic, port >> 7 & 1, port & 1 != 0, value)
+            p.effects = p.effects | EFFECT_INTERRUPT
+        case Device.PIT:
+            write_pit(p, port, value, now)
+        case Device.PORT61:
+            pit8254.write_port61(p.pit, value, now)
+        case Device.RTC:
+            if port == 0x70:
+                rtc_mc146818.write_index(p.rtc, value)
+            else:
+                rtc_mc146818.write_data(p.rtc, value, now)
+                update_rtc(p)
+        case Device.I8042:
+            if i8042.write_data(p.keyboard, value) if port == 0x60 else i8042.write_command(p.keyboard, value):
+                p.effects = p.effects | EFFECT_RESET
+            update_keyboard(p)
+        case Device.DEBUG:
+            write_debug(p, port, value)
+        case Device.ELCR:
+            pic8259.write_level(p.pic, port & 1, value)
+        case _:
+            unknown(p, port, True)
+
+
+def write_pit(p: Platform, port: u32, value: u8, now: u64) -> None:
+    """Ports 40-43; an edge that is due comes before the change."""
+    advance_timer(p, now)
+    if port == 0x43:
+        pit8254.write_control(p.pit, value, now)
+    else:
+        pit8254.write_count(p.pit, port & 3, value, now)
+    p.effects = p.effects | EFFECT_DEADLINE
+
+
+def write_debug(p: Platform, port: u32, value: u8) -> None:
+    """Ports 80 and F4."""
+    if port == 0x80:
+        p.debug.post_code = value
+    else:
+        p.exit_code = value
+        p.effects = p.effects | EFFECT_POWER_OFF
+
+
+def receive(p: Platform, value: u8) -> None:
+    """A byte typed by the operator arrives at the UART; see uart16550.room."""
+    uart16550.receive(p.uart, value)
+    update_uart(p)
+
+
+def advance_timer(p: Platform, now: u64) -> None:
+    """Take the edges of the interval timer up to `now`."""
+    if pit8254.take_edge(p.pit, now):
+        pic8259.pulse(p.pic, IRQ_TIMER)
+        p.effects = p.effects | EFFECT_DEADLINE | EFFECT_INTERRUPT
+
+
+def advance(p: Platform, now: u64) -> None:
+    """Let everything happen that is due by `now`."""
+    advance_timer(p, now)
+    if now >= rtc_mc146818.next_deadline(p.rtc):
+        rtc_mc146818.advance(p.rtc, now)
+        update_rtc(p)
+
+
+def next_deadline(p: Platform) -> u64:
+    """Guest time (ns) at which `advance` has something to do; NEVER if nothing is due."""
+    timer = pit8254.next_deadline(p.pit)
+    clock = rtc_mc146818.next_deadline(p.rtc)
+    best = timer if timer < clock else clock
+    return best if best < NEVER else NEVER
+
+
+def interrupt_pending(p: Platform) -> bool:
+    """Whether the vCPU's interrupt input is asserted."""
+    return pic8259.pending(p.pic)
+
+
+def acknowledge(p: Platform) -> u32:
+    """The vector that the vCPU takes now."""
+    return pic8259.acknowledge(p.pic)

@@ -1,5 +1,0 @@
-"""`python -m krait` is the `krait` command."""
-
-from krait.cli import main
-
-main()
