@@ -25,20 +25,21 @@ class Hypercall(IntEnum):
     """Hypercall numbers, less HYPERCALL_BASE."""
 
     VERSION = 0  # () -> ABI_VERSION | features << 32
-    CONSOLE_WRITE = 1  # (gpa, bytes <= 4096) -> bytes written
+    CONSOLE_WRITE = 1  # (gpa, bytes <= 4096) -> bytes written, perhaps fewer: call again for the rest
     CONSOLE_READ = 2  # (gpa, bytes <= 4096) -> bytes read, 0 when there is no input
     TIME = 3  # () -> nanoseconds of guest time since the VM started
     TIMER_SET = 4  # (deadline in ns of guest time, 0 cancels) -> 0; raises EVENT_TIMER
     EVENTS_SETUP = 5  # (gpa of a VcpuInfo, 64-byte aligned; vector 32..255) -> 0
     YIELD = 6  # () -> 0
-    BLOCK = 7  # () -> 0 once an event is pending
+    BLOCK = 7  # () -> 0 once VcpuInfo.pending is not 0 (without EVENTS_SETUP: once an event was raised)
     WAKE = 8  # (vcpu index) -> 0; raises EVENT_WAKE there
     POWER_OFF = 9  # (exit code 0..255): does not return
     CRASH = 10  # (gpa of text, bytes <= 256): stops this VM with a dump; does not return
     REBOOT = 11  # (): does not return
-    MEM_RELEASE = 12  # (first gfn, count) -> frames released; contents are lost
-    MEM_POPULATE = 13  # (first gfn, count) -> frames populated (zeroed), may be fewer under pressure
-    PAGE_STATE = 14  # (first gfn, count, PageState) -> pages changed
+    # These answer how many pages, from the first on, are now as asked; perhaps fewer: call again for the rest.
+    MEM_RELEASE = 12  # (first gfn, count) -> pages without a frame; contents are lost, a touch gives a zeroed frame
+    MEM_POPULATE = 13  # (first gfn, count) -> pages with a frame (new ones are zeroed); waits for the first under pressure
+    PAGE_STATE = 14  # (first gfn, count, PageState) -> pages in that state
 
 
 class Error(IntEnum):
@@ -67,6 +68,10 @@ EVENT_CONSOLE: Final = 2
 EVENT_WAKE: Final = 4
 EVENT_MEMORY_PRESSURE: Final = 8
 
+CONSOLE_CALL_BYTES: Final = 4096  # CONSOLE_WRITE, CONSOLE_READ
+CRASH_TEXT_BYTES: Final = 256
+HYPERCALL_COUNT: Final = 15
+
 
 @struct
 class VcpuInfo:
@@ -74,8 +79,7 @@ class VcpuInfo:
 
     pending: u64
     pressure_frames: u64  # frames that the hypervisor asks this VM to release
-    steal_ns: u64
-    reserved: Annotated[list[u64], 5]
+    reserved: Annotated[list[u64], 6]
 
 
 START_INFO_MAGIC: Final[u64] = 0x3154524154534B00  # "\0KSTART1"

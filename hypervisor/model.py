@@ -119,6 +119,7 @@ class Vcpu:
     timer: Timer
     frame_wait_until: u64  # host TSC at which waiting for a frame fails (paging/pressure.py); 0: not waiting
     frame_wait_timer: Timer
+    launched: bool  # VT-x: the VMCS has been launched, so VMRESUME is due
     # TLB
     asid: u32
     asid_generation: u64

@@ -13,6 +13,12 @@ from hypervisor.arch_x86.svm import inject as svm_inject
 from hypervisor.arch_x86.svm import state as svm_state
 from hypervisor.arch_x86.svm import vcpu as svm_vcpu
 from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.arch_x86.vtx import decode as vtx_decode
+from hypervisor.arch_x86.vtx import failure as vtx_failure
+from hypervisor.arch_x86.vtx import init as vtx_init
+from hypervisor.arch_x86.vtx import inject as vtx_inject
+from hypervisor.arch_x86.vtx import state as vtx_state
+from hypervisor.arch_x86.vtx import vcpu as vtx_vcpu
 from hypervisor.lang import struct, u32, u64
 from hypervisor.model import Cpu, Vcpu, Vm
 from hypervisor.status import Status
@@ -35,80 +41,133 @@ def detect() -> Status:
     if status == Status.OK:
         chosen.svm = True
         chosen.name = "svm"
+    elif status == Status.NOT_FOUND:
+        status = vtx_init.detect()
+        if status == Status.OK:
+            chosen.name = "vtx"
     return status
 
 
 def init_cpu(cpu: Cpu) -> Status:
     """Switch virtualization on at this CPU."""
-    return svm_init.init_cpu(cpu)
+    if chosen.svm:
+        return svm_init.init_cpu(cpu)
+    return vtx_init.init_cpu(cpu)
 
 
 def create_vcpu(vm: Vm, vcpu: Vcpu) -> Status:
     """Make the hardware's structure of a vCPU; the nested tables of `vm` exist. NO_MEMORY is possible."""
-    return svm_vcpu.create(vm, vcpu)
+    if chosen.svm:
+        return svm_vcpu.create(vm, vcpu)
+    return vtx_vcpu.create(vm, vcpu)
 
 
 def destroy_vcpu(vm: Vm, vcpu: Vcpu) -> None:
     """Give it back. The vCPU is current on no CPU (see leave)."""
-    svm_vcpu.destroy(vm, vcpu)
+    if chosen.svm:
+        svm_vcpu.destroy(vm, vcpu)
+    else:
+        vtx_vcpu.destroy(vm, vcpu)
 
 
 def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
     """Make `vcpu` the one that enter runs. What the hardware does not switch is vcpu_switch's task."""
-    svm_vcpu.switch_to(cpu, vm, vcpu)
+    if chosen.svm:
+        svm_vcpu.switch_to(cpu, vm, vcpu)
+    else:
+        vtx_vcpu.switch_to(cpu, vm, vcpu)
 
 
 def enter(cpu: Cpu, vcpu: Vcpu) -> None:
     """Run the guest until it exits."""
-    svm_vcpu.enter(cpu, vcpu)
+    if chosen.svm:
+        svm_vcpu.enter(cpu, vcpu)
+    else:
+        vtx_vcpu.enter(cpu, vcpu)
 
 
 def decode(vcpu: Vcpu, exit: VmExit) -> None:
     """Say in vendor-free terms why it exited."""
-    svm_decode.decode(vcpu, exit)
+    if chosen.svm:
+        svm_decode.decode(vcpu, exit)
+    else:
+        vtx_decode.decode(vcpu, exit)
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:
     """Move RIP behind the instruction that exited and end its interrupt shadow."""
-    svm_vcpu.skip(vcpu, exit)
+    if chosen.svm:
+        svm_vcpu.skip(vcpu, exit)
+    else:
+        vtx_vcpu.skip(vcpu, exit)
+
+
+def cpl(vcpu: Vcpu) -> u64:
+    """Privilege level of the guest's code, 0..3."""
+    if chosen.svm:
+        return svm_vcpu.cpl(vcpu)
+    return vtx_vcpu.cpl(vcpu)
 
 
 def read_state(vcpu: Vcpu, state: GuestState) -> None:
     """Copy the whole architectural state out (slow); also regs.cr2."""
-    svm_state.read_state(vcpu, state)
+    if chosen.svm:
+        svm_state.read_state(vcpu, state)
+    else:
+        vtx_state.read_state(vcpu, state)
 
 
 def write_state(vcpu: Vcpu, state: GuestState) -> None:
     """Copy the whole architectural state in (slow), with regs.cr2; drops the guest's translations."""
-    svm_state.write_state(vcpu, state)
-    svm_vcpu.flush(vcpu)
+    if chosen.svm:
+        svm_state.write_state(vcpu, state)
+        svm_vcpu.flush(vcpu)
+    else:
+        vtx_state.write_state(vcpu, state)
+        vtx_vcpu.flush(vcpu)
 
 
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
-    svm_vcpu.set_cr2(vcpu, value)
+    if chosen.svm:
+        svm_vcpu.set_cr2(vcpu, value)
+    else:
+        vtx_vcpu.set_cr2(vcpu, value)
 
 
 def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
     """Deliver an event at the next entry; `info` in the format of VT-x's interruption information, valid bit set."""
-    svm_inject.inject(vcpu, info, error)
+    if chosen.svm:
+        svm_inject.inject(vcpu, info, error)
+    else:
+        vtx_inject.inject(vcpu, info, error)
 
 
 def can_inject(vcpu: Vcpu) -> bool:
     """Would the guest take an external interrupt now?"""
-    return svm_inject.can_inject(vcpu)
+    if chosen.svm:
+        return svm_inject.can_inject(vcpu)
+    return vtx_inject.can_inject(vcpu)
 
 
 def request_window(vcpu: Vcpu, wanted: bool) -> None:
     """Exit with INTERRUPT_WINDOW once the guest would take one; or no longer."""
-    svm_inject.request_window(vcpu, wanted)
+    if chosen.svm:
+        svm_inject.request_window(vcpu, wanted)
+    else:
+        vtx_inject.request_window(vcpu, wanted)
 
 
 def flush(cpu: Cpu, vcpu: Vcpu) -> None:
     """Drop this vCPU's translations before its next entry."""
-    svm_vcpu.flush(vcpu)
+    if chosen.svm:
+        svm_vcpu.flush(vcpu)
+    else:
+        vtx_vcpu.flush(vcpu)
 
 
 def refused_field(vcpu: Vcpu) -> str:
     """After ENTRY_FAILURE: which field the hardware refused, and why; empty when it cannot be told."""
-    return svm_check.latest.field
+    if chosen.svm:
+        return svm_check.latest.field
+    return vtx_failure.latest.field

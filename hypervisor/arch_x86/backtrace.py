@@ -1,25 +1,36 @@
 """Back-traces by frame pointers (the build passes -fno-omit-frame-pointer)."""
 from typing import Final
 
+from hypervisor.arch_x86 import stacks
 from hypervisor.arch_x86.intrinsics import load_u64
 from hypervisor.console import say
-from hypervisor.lang import link_address, u64
+from hypervisor.lang import u64
 
 MOST_FRAMES: Final = 32
 
 
+def show_from(rip: u64, frame: u64) -> None:
+    """Print the code address `rip`, then those from the frame at `frame` (an RBP) outwards."""
+    say("  back-trace, innermost first:")
+    _show_place(rip)
+    _walk(frame)
+
+
 def show(frame: u64) -> None:
-    """Print the return addresses from the frame at `frame` (an RBP) outwards, while they lie on a stack of ours."""
-    say("back-trace (innermost first):")
-    low = link_address("__stacks_start")
-    high = link_address("__stacks_end")
+    """Print the return addresses from the frame at `frame` outwards."""
+    say("  back-trace, innermost first:")
+    _walk(frame)
+
+
+def _walk(start: u64) -> None:
+    """Follow saved RBPs while they lie on one of our stacks."""
+    frame = start
     count: u64 = 0
-    while count < MOST_FRAMES and low <= frame and frame < high - 8 and frame & 7 == 0:
-        show_place(load_u64(frame + 8))
+    while count < MOST_FRAMES and frame & 7 == 0 and stacks.holds(frame, 16):
+        _show_place(load_u64(frame + 8) - 1)  # a return address stands behind its call
         frame = load_u64(frame)
         count += 1
 
 
-def show_place(rip: u64) -> None:
-    """Print one line for a code address."""
-    say(f"  {rip:016x}")
+def _show_place(rip: u64) -> None:
+    say(f"    {rip:016x}")

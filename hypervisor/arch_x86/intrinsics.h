@@ -106,3 +106,31 @@ void X(registers_exchange)(u64 frame, u64 spins, _Bool svm);
 /* SVM */
 void X(svm_enter)(u64 registers, u64 guest, u64 host); /* svm/enter.S */
 FN void X(vmsave)(u64 vmcb) { asm volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
+
+/* in entry.S */
+_Bool X(probe_read)(u64 place);
+_Bool X(probe_write)(u64 place);
+_Bool X(probe_execute)(u64 place);
+
+/* VT-x: a failing VMREAD or VMWRITE is a bug of ours and traps; vtx/enter.S has the rest */
+#define ON_REGION(name) FN _Bool X(name)(u64 region) \
+    { _Bool done; asm volatile(#name " %1" : "=@cca"(done) : "m"(region) : "memory"); return done; }
+ON_REGION(vmxon) ON_REGION(vmclear) ON_REGION(vmptrld)
+FN u64 X(vmread)(u32 field) {
+    u64 v;
+    asm goto("vmread %1, %0; jna %l[failed]" : "=r"(v) : "r"((u64)field) : "cc" : failed);
+    return v;
+failed: __builtin_trap();
+}
+FN void X(vmwrite)(u32 field, u64 value) {
+    asm goto("vmwrite %1, %0; jna %l[failed]" : : "r"((u64)field), "rm"(value) : "cc", "memory" : failed);
+    return;
+failed: __builtin_trap();
+}
+#define INVALIDATE(name) FN void X(name)(u64 type, u64 low, u64 high) \
+    { u64 descriptor[2] = {low, high}; asm volatile(#name " %0, %1" : : "m"(descriptor), "r"(type) : "cc", "memory"); }
+INVALIDATE(invept) INVALIDATE(invvpid)
+FN u16 X(read_cs)(void) { u16 v; asm("mov %%cs, %0" : "=r"(v)); return v; }
+FN u16 X(read_tr)(void) { u16 v; asm("str %0" : "=r"(v)); return v; }
+ON_MEMORY(sgdt, "sgdt") ON_MEMORY(sidt, "sidt")
+u64 X(vtx_enter)(u64 registers, _Bool launched);

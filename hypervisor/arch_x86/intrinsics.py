@@ -484,3 +484,84 @@ def svm_enter(registers: u64, guest: u64, host: u64) -> None:
 def vmsave(vmcb: u64) -> None:
     """Store FS, GS, TR, LDTR and the SYSCALL and SYSENTER registers to the VMCB at this physical address."""
     machine.vmsave(vmcb)
+
+
+# Probes (entry.S): a fault in them is not the end, only the answer
+
+
+def probe_read(place: u64) -> bool:
+    """Whether reading the byte at this address is allowed."""
+    return machine.probe_read(place)
+
+
+def probe_write(place: u64) -> bool:
+    """Whether writing the byte at this address is allowed (it keeps its value)."""
+    return machine.probe_write(place)
+
+
+def probe_execute(place: u64) -> bool:
+    """Whether executing at this address is allowed; a RET must stand there."""
+    return machine.probe_execute(place)
+
+
+# VT-x (vtx/enter.S)
+
+def vmxon(region: u64) -> bool:
+    """Enter VMX operation with the region at this physical address; False if the CPU refuses."""
+    return machine.vmx.vmxon(region)
+
+
+def vmclear(vmcs: u64) -> bool:
+    """Write the VMCS at this physical address back to memory and make it clear; False if the CPU refuses."""
+    return machine.vmx.vmclear(vmcs)
+
+
+def vmptrld(vmcs: u64) -> bool:
+    """Make the VMCS at this physical address the current one; False if the CPU refuses."""
+    return machine.vmx.vmptrld(vmcs)
+
+
+def vmread(field: u32) -> u64:
+    """A field of the current VMCS; traps if there is no such field or no current VMCS."""
+    return machine.vmx.vmread(field)
+
+
+def vmwrite(field: u32, value: u64) -> None:
+    """Set a field of the current VMCS; traps if there is no such field or no current VMCS."""
+    machine.vmx.vmwrite(field, value)
+
+
+def invept(kind: u64, pointer: u64, zero: u64) -> None:
+    """Drop translations made through EPT: 1 those of this EPT pointer, 2 all (`zero` is the descriptor's high half)."""
+    machine.vmx.invept(kind, pointer)
+
+
+def invvpid(kind: u64, vpid: u64, linear: u64) -> None:
+    """Drop a VPID's linear translations: 0 of one address, 1 all of this VPID, 2 of all VPIDs."""
+    machine.vmx.invvpid(kind, vpid)
+
+
+def read_cs() -> u16:
+    """CS selector."""
+    return machine.vmx.cs
+
+
+def read_tr() -> u16:
+    """TR selector."""
+    return machine.vmx.tr
+
+
+def sgdt(descriptor: u64) -> None:
+    """Store GDTR as 10 bytes (limit u16, base u64) at this address."""
+    machine.vmx.store_table(descriptor, "gdtr")
+
+
+def sidt(descriptor: u64) -> None:
+    """Store IDTR as 10 bytes (limit u16, base u64) at this address."""
+    machine.vmx.store_table(descriptor, "idtr")
+
+
+def vtx_enter(registers: u64, launched: bool) -> u64:
+    """Run the guest of the current VMCS until it exits; general registers but RSP, and CR2, from and to the Registers
+    at `registers`. 0: it ran; 1: VMfailInvalid; 2: VMfailValid."""
+    return machine.vmx.enter(registers, launched)

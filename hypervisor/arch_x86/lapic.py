@@ -41,7 +41,7 @@ DIVIDE_BY_1: Final = 0xB
 LONGEST_COUNT: Final[u64] = 0xFFFF_FFFF
 
 TIMER_VECTOR: Final = 0x40
-SPURIOUS_VECTOR: Final = 0xFF
+SPURIOUS_VECTOR: Final = 0x4F  # its low four bits must be ones on old CPUs
 
 
 @struct

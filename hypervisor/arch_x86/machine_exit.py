@@ -1,7 +1,6 @@
 """The end of the machine: say the result, then tell whatever runs us. Nothing here returns."""
 from typing import Final
 
-from hypervisor.abi import EXIT_OK
 from hypervisor.arch_x86 import serial
 from hypervisor.arch_x86.intrinsics import cli, halt_forever, inb, magic_break, outb
 from hypervisor.console import hide_prompt, say
@@ -14,18 +13,18 @@ SHUTDOWN: Final = "Shutdown"
 
 
 def leave(code: u32) -> None:
-    """Print `krait: exit 0x…` and end the machine with an abi.EXIT_* code. Does not return.
+    """Print `krait: end CODE` and end the machine with an abi.EXIT_* code. Does not return.
 
-    QEMU ends with status code << 1 | 1; Bochs ends with 0 for EXIT_OK and 1 for the rest; a PC halts.
+    QEMU ends with status code << 1 | 1. Bochs ends with 0 at its magic break, or 1 by its shutdown port where
+    that is off: the printed line tells. A PC halts.
     """
     cli()
     hide_prompt()
     serial.flush()
-    say(f"krait: exit {code:#x}")
+    say(f"krait: end {code}")
     outb(ISA_DEBUG_EXIT, u8(code))
     if inb(BOCHS_E9) == BOCHS_E9:
-        if code == EXIT_OK:
-            magic_break()
+        magic_break()
         for i in range(8):
             outb(BOCHS_SHUTDOWN, char_at(SHUTDOWN, i))
     halt_forever()

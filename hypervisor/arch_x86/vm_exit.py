@@ -53,7 +53,7 @@ class VmExit:
     is_fetch: bool
     in_page_walk: bool  # the access was the guest's own page-table walk
     gpa: u64
-    # EXCEPTION
+    # EXCEPTION; INTERRUPT: the vector that VT-x has acknowledged, 0: none (let pending interrupts in)
     vector: u32
     error_code: u32
     # CR_ACCESS, DR_ACCESS: MOV to (is_write) or from control register number with general register (Registers order)

@@ -13,7 +13,6 @@ from typing import Final
 from hypervisor import clock, timers
 from hypervisor.abi import EVENT_MEMORY_PRESSURE
 from hypervisor.addresses import PAGE_SHIFT
-from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
 from hypervisor.events import raise_event
 from hypervisor.lang import struct, u64
@@ -22,7 +21,7 @@ from hypervisor.memory.frames import min_u64
 from hypervisor.memory.nested_walk import spaces
 from hypervisor.model import TimerKind, Vcpu, VcpuState, Vm
 from hypervisor.paging.reclaim import reclaim
-from hypervisor.sched.wake import wake
+from hypervisor.sched.wake import sleep, wake
 from hypervisor.status import Status
 
 LOW_SHIFT: Final = 4  # the low watermark is 1/16 of the pool,
@@ -156,7 +155,7 @@ def wait(vcpu: Vcpu) -> Status:
     elif now >= vcpu.frame_wait_until:
         stop_waiting(vcpu)
         return Status.NO_MEMORY
-    vcpu.state = VcpuState.WAITING
+    sleep(vcpu, VcpuState.WAITING)
     return Status.WAIT
 
 

@@ -1,7 +1,7 @@
 """Who runs next: the one interface to the scheduling policies, one file each, exchangeable while guests run.
 
-A policy is four functions: the key of a woken and of a preempted vCPU (least runs first), what to note when one is
-picked, and what to charge for time run.
+A policy is five functions: the key of a woken and of a preempted vCPU (least runs first), what to note when one is
+picked, what to charge for time run, and how one gives way to the first that waits.
 """
 from enum import IntEnum
 from typing import Annotated, Final
@@ -27,6 +27,7 @@ WOKEN: Final = (weighted.woken, round_robin.woken)
 PREEMPTED: Final = (weighted.preempted, round_robin.preempted)
 PICKED: Final = (weighted.picked, round_robin.picked)
 CHARGE: Final = (weighted.charge, round_robin.charge)
+YIELDED: Final = (weighted.yielded, round_robin.yielded)
 
 
 @struct
@@ -84,6 +85,13 @@ def charge(vcpu: Vcpu, ticks: u64) -> None:
     """It has used the CPU, itself or the hypervisor on its behalf, for `ticks`."""
     vcpu.cpu_time += ticks
     CHARGE[current.policy](vcpu, ticks)
+
+
+def yield_to_others(vcpu: Vcpu) -> None:
+    """It runs and gives way: whoever waits comes first."""
+    first = run_queue.first()
+    if first is not None:
+        YIELDED[current.policy](vcpu, first)
 
 
 def contended() -> bool:

@@ -45,3 +45,9 @@ def charge(vcpu: Vcpu, ticks: u64) -> None:
     """It has run for `ticks` TSC ticks, below 2^44."""
     assert vcpu.weight != 0
     vcpu.vruntime += ticks * WEIGHT_UNIT // vcpu.weight
+
+
+def yielded(vcpu: Vcpu, first: Vcpu) -> None:
+    """It gives up what it is ahead of the first that waits."""
+    if vcpu.vruntime <= first.vruntime:
+        vcpu.vruntime = first.vruntime + 1

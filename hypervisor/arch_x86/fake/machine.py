@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Callable
 
-from hypervisor.lang import read_memory, region_of, write_memory
+from hypervisor.arch_x86.fake.vmx import Vmx
+from hypervisor.lang import Fault, read_memory, region_of, write_memory
 
 Cpuid = tuple[int, int, int, int]
 
@@ -32,6 +33,7 @@ class Machine:
         self.port_writers: dict[int, Callable[[int], None]] = {}
         self.ports_written: list[tuple[int, int, int]] = []  # (port, bytes, value)
         self.msrs: dict[int, int] = {}
+        self.vmx = Vmx()
         self.registers: dict[str, int] = {}
         self.xcr: dict[int, int] = {}
         self.cpuid_leaves: dict[tuple[int, int], Cpuid] = {}
@@ -202,6 +204,19 @@ class Machine:
 
     def compiler_barrier(self) -> None:
         """CPython keeps the order as written."""
+
+    def probe_read(self, place: int) -> bool:
+        try:
+            region_of(place, 1)
+        except Fault:
+            return False
+        return True
+
+    def probe_write(self, place: int) -> bool:
+        return self.probe_read(place)
+
+    def probe_execute(self, place: int) -> bool:
+        return False
 
     # Arithmetic
     def mul_shift(self, a: int, b: int, shift: int) -> int:

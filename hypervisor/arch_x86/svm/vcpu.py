@@ -95,6 +95,11 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
     at(Vmcb, vcpu.backend_hva).interrupt_shadow = 0
 
 
+def cpl(vcpu: Vcpu) -> u64:
+    """Privilege level of the guest's code."""
+    return at(Vmcb, vcpu.backend_hva).cpl
+
+
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
     at(Vmcb, vcpu.backend_hva).cr2 = value

@@ -1,0 +1,32 @@
+# make         the krait command in .venv/bin, and both images
+# make run     build, boot under QEMU, show two PV guests and a Linux guest side by side
+# make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
+# make setup   packages and Python environment (what scripts/setup does)
+# make clean   forget everything built; keeps .venv and downloads
+
+PYTHON_SOURCES := $(wildcard krait hypervisor guest_pv_drivers build tests qemu_tests)
+KRAIT := .venv/bin/krait
+WORKERS ?= 2
+
+.PHONY: all setup env run test check clean
+
+all: env
+	$(KRAIT) build
+
+setup:
+	scripts/setup
+
+env:
+	scripts/python-env
+
+run: env
+	$(KRAIT) run
+
+check: env
+	.venv/bin/mypy $(PYTHON_SOURCES)
+
+test: check all
+	.venv/bin/pytest --numprocesses $(WORKERS)
+
+clean:
+	rm -rf out .mypy_cache .pytest_cache .hypothesis

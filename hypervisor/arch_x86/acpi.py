@@ -1,0 +1,119 @@
+"""The few ACPI tables Krait reads: MADT for interrupts, FADT for power-off. There is no AML interpreter.
+
+ACPI 6.5: 5.2.5 RSDP, 5.2.7 RSDT, 5.2.8 XSDT, 5.2.9 FADT, 5.2.12 MADT. Tables whose checksum is wrong are not believed.
+"""
+from typing import Final
+
+from hypervisor.arch_x86.intrinsics import load_u8, load_u16, load_u32, load_u64
+from hypervisor.boot_info import info
+from hypervisor.lang import address, char_at, struct, u8, u32, u64
+
+HEADER_BYTES: Final = 36
+LONGEST_TABLE: Final = 0x10_0000
+MAPPED_BELOW: Final[u64] = 0x1_0000_0000  # tables above 4 GiB are not looked at
+
+MADT_IOAPIC: Final = 1
+MADT_OVERRIDE: Final = 2
+
+DEFAULT_IOAPIC: Final = 0xFEC0_0000
+
+
+@struct
+class IsaInterrupt:
+    """Where an ISA interrupt arrives."""
+
+    gsi: u32
+    active_low: bool
+    level: bool
+
+
+@struct
+class Acpi:
+    """What the tables said."""
+
+    madt: u64  # 0: none
+    fadt: u64
+    ioapic_base: u64
+    ioapic_gsi: u32
+
+
+acpi: Final = Acpi()
+
+
+def init() -> None:
+    """Find the tables. A machine without them gets the PC's defaults."""
+    acpi.ioapic_base = DEFAULT_IOAPIC
+    if not info.has_rsdp or not _is_text(address(info.rsdp), "RSD PTR "):
+        return
+    acpi.madt = _find("APIC")
+    acpi.fadt = _find("FACP")
+    entry = _next_madt(0, MADT_IOAPIC)
+    if entry != 0:  # the first: the one ISA interrupts are wired to on every PC
+        acpi.ioapic_base = load_u32(entry + 4)
+        acpi.ioapic_gsi = load_u32(entry + 8)
+
+
+def isa_interrupt(irq: u8, result: IsaInterrupt) -> None:
+    """Where an ISA interrupt arrives: identity, edge, active high unless the MADT overrides it."""
+    result.gsi = irq
+    result.active_low = False
+    result.level = False
+    entry = _next_madt(0, MADT_OVERRIDE)
+    while entry != 0:
+        if load_u8(entry + 3) == irq:
+            flags = load_u16(entry + 8)
+            result.gsi = load_u32(entry + 4)
+            result.active_low = flags & 3 == 3
+            result.level = flags & 0xC == 0xC
+        entry = _next_madt(entry, MADT_OVERRIDE)
+
+
+def _next_madt(after: u64, kind: u32) -> u64:
+    """The next entry of a kind after that at `after` (0: the first); 0 if there is none."""
+    if acpi.madt == 0:
+        return 0
+    end = acpi.madt + load_u32(acpi.madt + 4)
+    entry = acpi.madt + HEADER_BYTES + 8 if after == 0 else after + load_u8(after + 1)
+    while entry + 12 <= end and load_u8(entry + 1) >= 2:
+        if load_u8(entry) == kind and load_u8(entry + 1) >= 10:
+            return entry
+        entry += load_u8(entry + 1)
+    return 0
+
+
+def _find(signature: str) -> u64:
+    """The address of a valid table, by XSDT or RSDT; 0 if there is none."""
+    rsdp = address(info.rsdp)
+    wide = info.rsdp[15] >= 2 and load_u64(rsdp + 24) != 0
+    root: u64 = load_u64(rsdp + 24) if wide else load_u32(rsdp + 16)
+    if not _is_valid(root):
+        return 0
+    width: u64 = 8 if wide else 4
+    for i in range((load_u32(root + 4) - HEADER_BYTES) // width):
+        place = root + HEADER_BYTES + i * width
+        table: u64 = load_u64(place) if wide else load_u32(place)
+        if _is_valid(table) and _is_text(table, signature):
+            return table
+    return 0
+
+
+def _is_valid(table: u64) -> bool:
+    """Whether the table is where we can read it and its bytes add up to zero."""
+    if table < 4096 or table > MAPPED_BELOW - LONGEST_TABLE:
+        return False
+    length = load_u32(table + 4)
+    if length < HEADER_BYTES or length > LONGEST_TABLE:
+        return False
+    total: u32 = 0
+    for i in range(length):
+        total = (total + load_u8(table + i)) & 0xFF
+    return total == 0
+
+
+def _is_text(place: u64, text: str) -> bool:
+    i: u32 = 0
+    while char_at(text, i) != 0:
+        if load_u8(place + i) != char_at(text, i):
+            return False
+        i += 1
+    return True

@@ -1,0 +1,104 @@
+"""GDT, TSS and IDT of the hypervisor: one code and one data segment, and stacks of their own for NMI, #DF and #MC.
+
+Intel SDM vol. 3A 3.4.5, 6.14, 7.7; AMD APM vol. 2 4.7, 8.9.
+"""
+from typing import Annotated, Final
+
+from hypervisor.arch_x86 import stacks
+from hypervisor.arch_x86.intrinsics import lgdt, lidt, ltr
+from hypervisor.lang import address, link_address, sizeof, struct, u16, u32, u64
+
+CODE_SELECTOR: Final[u16] = 0x08  # as in boot.S
+DATA_SELECTOR: Final[u16] = 0x10
+TSS_SELECTOR: Final[u16] = 0x18
+
+CODE_DESCRIPTOR: Final[u64] = 0x00AF_9B00_0000_FFFF  # present, DPL 0, 64-bit, accessed
+DATA_DESCRIPTOR: Final[u64] = 0x00CF_9300_0000_FFFF
+TSS_AVAILABLE: Final[u64] = 0x89 << 40  # present, DPL 0, 64-bit TSS
+
+VECTORS: Final = 0x50  # as many as entry.S has stubs
+STUB_BYTES: Final = 16
+INTERRUPT_GATE: Final[u64] = 0x8E << 40  # present, DPL 0, interrupts masked on entry
+
+NMI: Final = 2
+DOUBLE_FAULT: Final = 8
+MACHINE_CHECK: Final = 18
+
+
+@struct(packed=True)
+class Tss:
+    """64-bit task state segment."""
+
+    reserved0: u32
+    rsp: Annotated[list[u64], 3]
+    reserved1: u64
+    ist: Annotated[list[u64], 7]  # IST1 is element 0
+    reserved2: u64
+    reserved3: u16
+    io_map_base: u16
+
+
+@struct(packed=True)
+class TableDescriptor:
+    """Operand of LGDT and LIDT."""
+
+    limit: u16
+    base: u64
+
+
+@struct(align=4096)
+class Tables:
+    """The tables themselves; the CPU reads them; page-aligned, read-only once paging is final."""
+
+    gdt: Annotated[list[u64], 5]
+    idt: Annotated[list[u64], 2 * VECTORS]
+    tss: Tss
+
+
+tables: Final = Tables()
+
+
+def init() -> None:
+    """Fill the tables and load them; from here exceptions are decoded. Selectors stay those of boot.S."""
+    tables.gdt[1] = CODE_DESCRIPTOR
+    tables.gdt[2] = DATA_DESCRIPTOR
+    _set_tss()
+    for vector in range(VECTORS):
+        _set_gate(vector, _ist_of(vector))
+    descriptor = TableDescriptor()
+    descriptor.base = address(tables.gdt)
+    descriptor.limit = 5 * 8 - 1
+    lgdt(address(descriptor))
+    ltr(TSS_SELECTOR)
+    descriptor.base = address(tables.idt)
+    descriptor.limit = 16 * VECTORS - 1
+    lidt(address(descriptor))
+
+
+def _set_tss() -> None:
+    tss = tables.tss
+    tss.rsp[0] = stacks.top(0)
+    for i in range(stacks.STACKS - 1):
+        tss.ist[i] = stacks.top(i + 1)
+    tss.io_map_base = u16(sizeof(Tss))  # beyond the limit: no map
+    base = address(tss)
+    limit: u64 = sizeof(Tss) - 1
+    tables.gdt[3] = limit | (base & 0xFFFFFF) << 16 | TSS_AVAILABLE | (base >> 24 & 0xFF) << 56
+    tables.gdt[4] = base >> 32
+
+
+def _ist_of(vector: u64) -> u64:
+    if vector == NMI:
+        return stacks.IST_NMI
+    if vector == DOUBLE_FAULT:
+        return stacks.IST_DOUBLE_FAULT
+    if vector == MACHINE_CHECK:
+        return stacks.IST_MACHINE_CHECK
+    return 0
+
+
+def _set_gate(vector: u64, ist: u64) -> None:
+    entry = link_address("trap_stubs") + STUB_BYTES * vector
+    low = entry & 0xFFFF | CODE_SELECTOR << 16 | ist << 32 | INTERRUPT_GATE | (entry >> 16 & 0xFFFF) << 48
+    tables.idt[2 * vector] = low
+    tables.idt[2 * vector + 1] = entry >> 32

@@ -1,0 +1,41 @@
+"""Proof that the protections hold: each forbidden access is tried, and must fault. Debug images run it at boot."""
+from typing import Annotated, Final
+
+from hypervisor.arch_x86 import idt, paging, stacks
+from hypervisor.arch_x86.intrinsics import probe_execute, probe_read, probe_write
+from hypervisor.lang import address, link_address, struct, u8
+
+RET: Final = 0xC3
+
+
+@struct
+class Scratch:
+    """Writable memory with a RET in it."""
+
+    code: Annotated[list[u8], 16]
+
+
+scratch: Final = Scratch()
+
+
+def first_failure() -> str:
+    """The first protection that does not hold, in words; empty: all hold."""
+    scratch.code[0] = RET
+    if not probe_write(address(scratch)) or not probe_read(link_address("__rodata_start")):
+        return "ordinary accesses work"
+    if not probe_execute(link_address("probe_failed") + 2):
+        return "code executes"
+    if probe_read(0) or probe_write(4095):
+        return "page 0 is not mapped"
+    for i in range(stacks.STACKS):
+        if probe_read(stacks.guard_page(i)) or probe_read(stacks.guard_page(i) + 4095):
+            return "guard pages are not mapped"
+    if probe_write(link_address("__text_start")):
+        return "text is not writable"
+    if probe_write(link_address("__rodata_start")):
+        return "rodata is not writable"
+    if probe_write(address(paging.pool)) or probe_write(address(idt.tables)):
+        return "page tables, GDT and IDT are not writable"
+    if probe_execute(address(scratch)):
+        return "data does not execute"
+    return ""

@@ -1,0 +1,200 @@
+"""VM exit to VmExit. Source: Intel SDM vol. 3C 28.2 (information recorded at exits), vol. 3D appendix C (reasons)."""
+from typing import Annotated, Final
+
+from hypervisor.arch_x86.intrinsics import raise_nmi, vmread, vmwrite
+from hypervisor.arch_x86.vm_exit import Cause, VmExit
+from hypervisor.arch_x86.vtx import failure, vmcs
+from hypervisor.arch_x86.vtx.current import here, use
+from hypervisor.lang import u32, u64
+from hypervisor.model import Vcpu
+
+# Basic exit reasons that decode looks at by number (appendix C).
+EXCEPTION_OR_NMI: Final = 0
+EXTERNAL_INTERRUPT: Final = 1
+CONTROL_REGISTER: Final = 28
+DEBUG_REGISTER: Final = 29
+IO_INSTRUCTION: Final = 30
+ENTRY_INVALID_GUEST_STATE: Final = 33
+ENTRY_MACHINE_CHECK: Final = 41
+EPT_VIOLATION: Final = 48
+PREEMPTION_TIMER: Final = 52
+
+REASONS: Final = 65
+CAUSE: Final[Annotated[list[Cause], REASONS]] = [
+    Cause.EXCEPTION, Cause.INTERRUPT, Cause.TRIPLE_FAULT, Cause.UNKNOWN,  # 0 exception or NMI, interrupt, triple fault, INIT
+    Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN, Cause.INTERRUPT_WINDOW,  # 4 SIPI, I/O SMI, SMI, interrupt window
+    Cause.UNKNOWN, Cause.UNKNOWN, Cause.CPUID, Cause.VMX_SVM_INSTRUCTION,  # 8 NMI window, task switch, CPUID, GETSEC
+    Cause.HLT, Cause.WBINVD, Cause.INVLPG, Cause.VMX_SVM_INSTRUCTION,  # 12 HLT, INVD, INVLPG, RDPMC
+    Cause.RDTSC, Cause.UNKNOWN, Cause.HYPERCALL, Cause.VMX_SVM_INSTRUCTION,  # 16 RDTSC, RSM, VMCALL, VMCLEAR
+    Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION,  # 20
+    Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION,  # 24
+    Cause.CR_ACCESS, Cause.DR_ACCESS, Cause.IO, Cause.RDMSR,  # 28 CR, DR, I/O, RDMSR
+    Cause.WRMSR, Cause.ENTRY_FAILURE, Cause.ENTRY_FAILURE, Cause.UNKNOWN,  # 32 WRMSR, guest state, MSR loading
+    Cause.MONITOR_MWAIT, Cause.UNKNOWN, Cause.UNKNOWN, Cause.MONITOR_MWAIT,  # 36 MWAIT, trap flag, -, MONITOR
+    Cause.PAUSE, Cause.ENTRY_FAILURE, Cause.UNKNOWN, Cause.UNKNOWN,  # 40 PAUSE, machine check at entry, -, TPR
+    Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN,  # 44 APIC access, EOI, GDTR/IDTR, LDTR/TR
+    Cause.NESTED_FAULT, Cause.UNKNOWN, Cause.VMX_SVM_INSTRUCTION, Cause.RDTSC,  # 48 EPT violation, bad entry, INVEPT, RDTSCP
+    Cause.INTERRUPT, Cause.VMX_SVM_INSTRUCTION, Cause.WBINVD, Cause.XSETBV,  # 52 timer, INVVPID, WBINVD, XSETBV
+    Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN, Cause.VMX_SVM_INSTRUCTION,  # 56 APIC write, RDRAND, INVPCID, VMFUNC
+    Cause.VMX_SVM_INSTRUCTION, Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN,  # 60 ENCLS, RDSEED, PML full, XSAVES
+    Cause.UNKNOWN]  # 64 XRSTORS
+
+BASIC_REASON: Final = 0xFFFF
+NMI_VECTOR: Final = 2
+DOUBLE_FAULT_VECTOR: Final = 8
+
+# 28.2.1, table 28-5: I/O instructions
+IO_SIZE_LESS_1: Final = 7
+IO_IN: Final = 1 << 3
+IO_STRING: Final = 1 << 4
+IO_REP: Final = 1 << 5
+IO_PORT_SHIFT: Final = 16
+# table 28-3: MOV to and from control registers
+CR_TYPE_SHIFT: Final = 4
+CR_TYPE_TO: Final = 0
+CR_TYPE_FROM: Final = 1
+# table 28-4: MOV DR
+DR_FROM: Final = 1 << 4
+# table 28-7: EPT violations
+EPT_IS_WRITE: Final = 1 << 1
+EPT_IS_FETCH: Final = 1 << 2
+EPT_LINEAR_VALID: Final = 1 << 7
+EPT_NOT_WALK: Final = 1 << 8
+EPT_NMI_UNBLOCKED: Final = 1 << 12
+
+
+def decode(vcpu: Vcpu, exit: VmExit) -> None:
+    """Fill in `exit` after enter. An NMI that ended the guest's run has reached the host's handler when this returns."""
+    use(vcpu)
+    if here.entry_failed != 0:
+        decode_failed_entry(exit, here.entry_failed)
+        return
+    reason = u32(vmread(vmcs.EXIT_REASON))
+    basic = reason & BASIC_REASON
+    exit.raw_reason = reason
+    exit.idt_vectoring = 0
+    exit.length = 0
+    if vmread(vmcs.IDT_VECTORING_INFO) & vmcs.INTERRUPTION_VALID != 0:
+        decode_interrupted_delivery(exit)
+    if basic >= REASONS:
+        exit.cause = Cause.UNKNOWN
+        return
+    exit.cause = CAUSE[basic]
+    if basic == EPT_VIOLATION:
+        decode_nested_fault(exit)
+    elif basic == EXTERNAL_INTERRUPT:
+        exit.vector = u32(vmread(vmcs.EXIT_INTERRUPTION_INFO) & vmcs.INTERRUPTION_VECTOR)
+    elif basic == PREEMPTION_TIMER:
+        exit.vector = 0
+        vmwrite(vmcs.PREEMPTION_TIMER, here.preemption_ticks)
+    elif basic == EXCEPTION_OR_NMI:
+        decode_exception(exit)
+    else:
+        exit.length = u32(vmread(vmcs.EXIT_INSTRUCTION_LENGTH))
+        if basic >= CONTROL_REGISTER:
+            decode_operands(basic, exit)
+
+
+def decode_operands(basic: u32, exit: VmExit) -> None:
+    """What the exit qualification says of the instructions that have one, and what dumps show of the others."""
+    if basic == IO_INSTRUCTION:
+        decode_io(exit)
+    elif basic == CONTROL_REGISTER:
+        decode_control_register(exit)
+    elif basic == DEBUG_REGISTER:
+        qualification = vmread(vmcs.EXIT_QUALIFICATION)
+        exit.number = u32(qualification & 7)
+        exit.is_write = qualification & DR_FROM == 0
+        exit.register = u32((qualification >> 8) & 15)
+    elif exit.cause in (Cause.UNKNOWN, Cause.ENTRY_FAILURE):
+        exit.length = 0
+        exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
+        exit.raw_info2 = vmread(vmcs.GUEST_PHYSICAL_ADDRESS)
+        if exit.cause == Cause.ENTRY_FAILURE:
+            failure.explain_guest_state(basic, exit.raw_info1)
+
+
+def decode_failed_entry(exit: VmExit, failed: u64) -> None:
+    """VMLAUNCH or VMRESUME did not enter at all (31.2): raw_info1 is the VM-instruction error, 0 for VMfailInvalid."""
+    error: u64 = 0
+    if failed == failure.VMFAIL_VALID:
+        error = vmread(vmcs.INSTRUCTION_ERROR)
+    exit.cause = Cause.ENTRY_FAILURE
+    exit.length = 0
+    exit.idt_vectoring = 0
+    exit.raw_reason = 0
+    exit.raw_info1 = error
+    exit.raw_info2 = 0
+    failure.explain_instruction(error)
+
+
+def decode_interrupted_delivery(exit: VmExit) -> None:
+    """The exit came while an event was delivered (28.2.4): interrupts, NMIs and exceptions are to be injected again.
+
+    INT n, INT3, INTO and INT1 are executed again, because RIP is still at the instruction (28.3.3).
+    """
+    info = u32(vmread(vmcs.IDT_VECTORING_INFO))
+    kind = info & vmcs.INTERRUPTION_TYPE
+    if kind > vmcs.TYPE_HARDWARE_EXCEPTION:
+        return
+    if kind == vmcs.TYPE_NMI:
+        blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
+        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, blocked & ~vmcs.BLOCKED_BY_NMI)
+    exit.idt_vectoring = info & (vmcs.INTERRUPTION_VALID | vmcs.INTERRUPTION_ERROR_VALID | vmcs.INTERRUPTION_TYPE
+                                 | vmcs.INTERRUPTION_VECTOR)
+    exit.idt_vectoring_error = u32(vmread(vmcs.IDT_VECTORING_ERROR))
+
+
+def block_nmi(exit: VmExit) -> None:
+    """An IRET unblocked NMIs and then faulted: it will run again, so they are blocked until then (28.2.3)."""
+    if exit.idt_vectoring == 0:
+        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, vmread(vmcs.GUEST_INTERRUPTIBILITY) | vmcs.BLOCKED_BY_NMI)
+
+
+def decode_nested_fault(exit: VmExit) -> None:
+    """EPT violation."""
+    qualification = vmread(vmcs.EXIT_QUALIFICATION)
+    exit.gpa = vmread(vmcs.GUEST_PHYSICAL_ADDRESS)
+    exit.is_write = qualification & EPT_IS_WRITE != 0
+    exit.is_fetch = qualification & EPT_IS_FETCH != 0
+    exit.in_page_walk = qualification & (EPT_LINEAR_VALID | EPT_NOT_WALK) == EPT_LINEAR_VALID
+    if qualification & EPT_NMI_UNBLOCKED != 0:
+        block_nmi(exit)
+
+
+def decode_exception(exit: VmExit) -> None:
+    """An exception of the exception bitmap, or an NMI: that one is the host's, and its IRET lets the next one come."""
+    info = u32(vmread(vmcs.EXIT_INTERRUPTION_INFO))
+    exit.vector = info & vmcs.INTERRUPTION_VECTOR
+    if info & vmcs.INTERRUPTION_TYPE == vmcs.TYPE_NMI:
+        exit.cause = Cause.NMI
+        raise_nmi()
+        return
+    exit.error_code = 0
+    exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
+    if info & vmcs.INTERRUPTION_ERROR_VALID != 0:
+        exit.error_code = u32(vmread(vmcs.EXIT_INTERRUPTION_ERROR))
+    if info & vmcs.INTERRUPTION_NMI_UNBLOCKED != 0 and exit.vector != DOUBLE_FAULT_VECTOR:
+        block_nmi(exit)
+
+
+def decode_io(exit: VmExit) -> None:
+    """IN, OUT, INS, OUTS."""
+    qualification = vmread(vmcs.EXIT_QUALIFICATION)
+    exit.port = u32((qualification >> IO_PORT_SHIFT) & 0xFFFF)
+    exit.size = u32((qualification & IO_SIZE_LESS_1) + 1)
+    exit.is_in = qualification & IO_IN != 0
+    exit.is_string = qualification & IO_STRING != 0
+    exit.is_rep = qualification & IO_REP != 0
+
+
+def decode_control_register(exit: VmExit) -> None:
+    """MOV to or from CR0, CR4, CR8. CLTS and LMSW never exit, because TS, EM, MP and PE are the guest's own."""
+    qualification = vmread(vmcs.EXIT_QUALIFICATION)
+    kind = (qualification >> CR_TYPE_SHIFT) & 3
+    exit.number = u32(qualification & 15)
+    exit.is_write = kind == CR_TYPE_TO
+    exit.register = u32((qualification >> 8) & 15)
+    if kind != CR_TYPE_TO and kind != CR_TYPE_FROM:
+        exit.cause = Cause.UNKNOWN
+        exit.raw_info1 = qualification

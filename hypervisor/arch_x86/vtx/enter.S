@@ -1,0 +1,79 @@
+/*
+ * The VT-x world switch: u64 vtx_enter(u64 registers, bool launched).
+ * 0: the guest ran and exited; 1: VMfailInvalid; 2: VMfailValid. SDM vol. 3C 31.2 (flags), 28.5 (host state at exit).
+ * RIP, RSP and RFLAGS of the guest are in the VMCS; the rest is arch_x86/state.py Registers, 8 bytes each in order.
+ */
+        .set    HOST_RSP, 0x6C14
+        .set    RDI, 7 * 8
+        .set    CR2, 18 * 8
+
+        .text
+        .global hypervisor_arch_x86_intrinsics__vtx_enter, vtx_exited
+hypervisor_arch_x86_intrinsics__vtx_enter:
+        push    %rbx
+        push    %rbp
+        push    %r12
+        push    %r13
+        push    %r14
+        push    %r15
+        push    %rdi
+        mov     $HOST_RSP, %eax
+        vmwrite %rsp, %rax
+        mov     CR2(%rdi), %rax
+        mov     %rax, %cr2
+        test    %sil, %sil
+        mov     (%rdi), %rax
+        mov     8(%rdi), %rcx
+        mov     16(%rdi), %rdx
+        mov     24(%rdi), %rbx
+        mov     40(%rdi), %rbp
+        mov     48(%rdi), %rsi
+        mov     64(%rdi), %r8
+        mov     72(%rdi), %r9
+        mov     80(%rdi), %r10
+        mov     88(%rdi), %r11
+        mov     96(%rdi), %r12
+        mov     104(%rdi), %r13
+        mov     112(%rdi), %r14
+        mov     120(%rdi), %r15
+        mov     RDI(%rdi), %rdi
+        jz      1f
+        vmresume
+        jmp     2f
+1:      vmlaunch
+2:      mov     $1, %eax
+        adc     $0, %eax
+        xor     $3, %eax
+        jmp     3f
+
+vtx_exited:
+        xchg    %rdi, (%rsp)
+        mov     %rax, (%rdi)
+        mov     %rcx, 8(%rdi)
+        mov     %rdx, 16(%rdi)
+        mov     %rbx, 24(%rdi)
+        mov     %rbp, 40(%rdi)
+        mov     %rsi, 48(%rdi)
+        mov     %r8, 64(%rdi)
+        mov     %r9, 72(%rdi)
+        mov     %r10, 80(%rdi)
+        mov     %r11, 88(%rdi)
+        mov     %r12, 96(%rdi)
+        mov     %r13, 104(%rdi)
+        mov     %r14, 112(%rdi)
+        mov     %r15, 120(%rdi)
+        mov     (%rsp), %rax
+        mov     %rax, RDI(%rdi)
+        mov     %cr2, %rax
+        mov     %rax, CR2(%rdi)
+        xor     %eax, %eax
+3:      pop     %rdi
+        pop     %r15
+        pop     %r14
+        pop     %r13
+        pop     %r12
+        pop     %rbp
+        pop     %rbx
+        ret
+
+        .section .note.GNU-stack, "", @progbits

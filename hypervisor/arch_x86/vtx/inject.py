@@ -1,0 +1,49 @@
+"""Events into the guest at the next entry. Source: Intel SDM vol. 3C 25.8.3, 27.6; format of the interruption information."""
+from typing import Final
+
+from hypervisor.arch_x86.defs.cr import CR0_PE, RFLAGS_IF
+from hypervisor.arch_x86.intrinsics import vmread, vmwrite
+from hypervisor.arch_x86.vtx import vmcs
+from hypervisor.arch_x86.vtx.controls import PROCESSOR_INTERRUPT_WINDOW
+from hypervisor.arch_x86.vtx.current import use
+from hypervisor.lang import u32, u64
+from hypervisor.model import Vcpu
+
+# Valid, error code valid, type, vector; bit 12 means something else on the way out.
+ENTRY_INFO_BITS: Final = 0x80000FFF
+
+
+def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
+    """Deliver the event `info` (interruption-information format) at the next entry.
+
+    Types are external interrupt, NMI and hardware exception. In real mode no exception has an error code (27.2.1.3).
+    """
+    use(vcpu)
+    entry: u32 = info & ENTRY_INFO_BITS
+    if entry & vmcs.INTERRUPTION_ERROR_VALID != 0:
+        if vmread(vmcs.GUEST_CR0) & CR0_PE == 0:
+            entry = entry & ~vmcs.INTERRUPTION_ERROR_VALID
+        else:
+            vmwrite(vmcs.ENTRY_EXCEPTION_ERROR, error)
+    vmwrite(vmcs.ENTRY_INTERRUPTION_INFO, entry)
+
+
+def can_inject(vcpu: Vcpu) -> bool:
+    """Whether an external interrupt may be delivered at the next entry: IF set, no STI or MOV SS shadow, nothing due."""
+    use(vcpu)
+    if vcpu.regs.rflags & RFLAGS_IF == 0:
+        return False
+    if vmread(vmcs.GUEST_INTERRUPTIBILITY) & vmcs.BLOCKED_BY_SHADOW != 0:
+        return False
+    return vmread(vmcs.ENTRY_INTERRUPTION_INFO) & vmcs.INTERRUPTION_VALID == 0
+
+
+def request_window(vcpu: Vcpu, wanted: bool) -> None:
+    """Exit as soon as the guest can take an interrupt, or do not."""
+    use(vcpu)
+    have = vmread(vmcs.PROCESSOR_CONTROLS)
+    want: u64 = have & ~PROCESSOR_INTERRUPT_WINDOW
+    if wanted:
+        want = want | PROCESSOR_INTERRUPT_WINDOW
+    if want != have:
+        vmwrite(vmcs.PROCESSOR_CONTROLS, want)

@@ -1,0 +1,217 @@
+"""A vCPU on VT-x: its VMCS, the switch to it, entry and flush. Source: Intel SDM vol. 3C 25, 27, 30.3 (INVEPT, INVVPID)."""
+from typing import Annotated, Final
+
+from hypervisor.addresses import Hpa, hva_of
+from hypervisor.arch_x86.defs.cr import AC, CR0_CD, CR0_NE, CR0_NW, DB, DR6_INIT, MC
+from hypervisor.arch_x86.defs.msr import CSTAR, EFER, IA32_PAT, KERNEL_GS_BASE, LSTAR, SFMASK, STAR
+from hypervisor.arch_x86.intrinsics import (invept, invvpid, load_u16, load_u64, rdmsr, read_cr0, read_cr3, read_cr4, read_cs,
+                                            read_dr6, read_tr, sgdt, sidt, store_u32, vmclear, vmread, vmwrite, vtx_enter,
+                                            write_dr6, wrmsr)
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.arch_x86.vtx import controls, vmcs
+from hypervisor.arch_x86.vtx.current import here, load, use
+from hypervisor.lang import address, array, link_address, u8, u32, u64, wrap_u64
+from hypervisor.memory import frames
+from hypervisor.model import MAX_VCPUS_PER_VM, Cpu, Vcpu, Vm
+from hypervisor.status import Status
+
+EPTP_WRITE_BACK: Final[u64] = 6
+EPTP_WALK_4: Final[u64] = 3 << 3
+EPTP_ACCESSED_DIRTY: Final[u64] = 1 << 6
+
+INVEPT_TYPE_SINGLE: Final = 1
+INVVPID_TYPE_SINGLE: Final = 1
+
+RIGHTS_DPL_SHIFT: Final = 5
+NO_VMCS: Final[u64] = 0xFFFFFFFFFFFFFFFF
+# #DB and #AC: delivery of either can loop inside the CPU for ever, with no interrupt taken; #MC is the host's.
+EXCEPTIONS: Final = (1 << DB) | (1 << AC) | (1 << MC)
+
+# Bits that are not the guest's to change: it reads them from the shadow, and a change exits.
+CR0_HOST_BITS: Final[u64] = CR0_NE | CR0_NW | CR0_CD
+# CR4 bits a guest changes without an exit: VME to OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP.
+CR4_GUEST_BITS: Final[u64] = 0x370FFF
+
+
+def create(vm: Vm, vcpu: Vcpu) -> Status:
+    """A VMCS for a vCPU of `vm`, whose nested tables exist; its state is still to be written. NO_MEMORY is possible."""
+    page = frames.alloc_zeroed()
+    if page == 0:
+        return Status.NO_MEMORY
+    vm.overhead_frames += 1
+    store_u32(hva_of(page), u32(here.revision))
+    vcpu.backend_hpa = page
+    vcpu.backend_hva = hva_of(page)
+    vcpu.launched = False
+    vcpu.asid = vm.id * MAX_VCPUS_PER_VM + vcpu.index + 1  # the VPID; 4096 of 65535 are used, so nobody shares one
+    vcpu.dr6 = DR6_INIT
+    vmclear(page)
+    load(page)
+    write_controls(vcpu, vm)
+    write_host_state()
+    flush(vcpu)
+    return Status.OK
+
+
+def destroy(vm: Vm, vcpu: Vcpu) -> None:
+    """Give the VMCS back. The vCPU runs nowhere."""
+    if vcpu.backend_hpa == 0:
+        return
+    if here.msr_owner is vcpu:
+        here.msr_owner = None
+    if here.vmcs == vcpu.backend_hpa:
+        here.vmcs = Hpa(0)
+    vmclear(vcpu.backend_hpa)
+    frames.free(vcpu.backend_hpa)
+    vm.overhead_frames -= 1
+    vcpu.backend_hpa = Hpa(0)
+
+
+def write_controls(vcpu: Vcpu, vm: Vm) -> None:
+    """Control fields of the current VMCS (25.6, 25.7, 25.8)."""
+    words = controls.chosen.words
+    vmwrite(vmcs.PIN_CONTROLS, words[controls.PIN])
+    vmwrite(vmcs.PROCESSOR_CONTROLS, words[controls.PROCESSOR])
+    vmwrite(vmcs.SECONDARY_CONTROLS, words[controls.SECONDARY])
+    vmwrite(vmcs.EXIT_CONTROLS, words[controls.EXIT])
+    vmwrite(vmcs.ENTRY_CONTROLS, words[controls.ENTRY])
+    vmwrite(vmcs.EXCEPTION_BITMAP, EXCEPTIONS)
+    vmwrite(vmcs.PAGE_FAULT_ERROR_MASK, 0)
+    vmwrite(vmcs.PAGE_FAULT_ERROR_MATCH, 0)
+    vmwrite(vmcs.CR3_TARGET_COUNT, 0)
+    vmwrite(vmcs.EXIT_MSR_STORE_COUNT, 0)
+    vmwrite(vmcs.EXIT_MSR_LOAD_COUNT, 0)
+    vmwrite(vmcs.ENTRY_MSR_LOAD_COUNT, 0)
+    vmwrite(vmcs.ENTRY_INTERRUPTION_INFO, 0)
+    vmwrite(vmcs.MSR_BITMAP, here.msr_bitmap)
+    vmwrite(vmcs.EPT_POINTER, ept_pointer(vm))
+    vmwrite(vmcs.VPID, vcpu.asid)
+    vmwrite(vmcs.VMCS_LINK_POINTER, NO_VMCS)
+    vmwrite(vmcs.PREEMPTION_TIMER, here.preemption_ticks)
+    vmwrite(vmcs.CR0_MASK, CR0_HOST_BITS)
+    vmwrite(vmcs.CR4_MASK, 0xFFFFFFFFFFFFFFFF ^ CR4_GUEST_BITS)
+    if words[controls.SECONDARY] & controls.SECONDARY_XSAVES != 0:
+        vmwrite(vmcs.XSS_EXITING_BITMAP, 0)
+    vmwrite(vmcs.GUEST_ACTIVITY, 0)
+    vmwrite(vmcs.GUEST_INTERRUPTIBILITY, 0)
+    vmwrite(vmcs.GUEST_PENDING_DEBUG, 0)
+    vmwrite(vmcs.GUEST_DEBUGCTL, 0)
+
+
+def write_host_state() -> None:
+    """Where and how the hypervisor goes on after an exit (25.5); HOST_RSP is written at each entry by enter.S."""
+    table: Annotated[list[u8], 16] = array(u8, 16)
+    place = address(table)
+    vmwrite(vmcs.HOST_CR0, read_cr0())
+    vmwrite(vmcs.HOST_CR3, read_cr3())
+    vmwrite(vmcs.HOST_CR4, read_cr4())
+    vmwrite(vmcs.HOST_CS_SELECTOR, read_cs())
+    vmwrite(vmcs.HOST_SS_SELECTOR, 0)
+    vmwrite(vmcs.HOST_DS_SELECTOR, 0)
+    vmwrite(vmcs.HOST_ES_SELECTOR, 0)
+    vmwrite(vmcs.HOST_FS_SELECTOR, 0)
+    vmwrite(vmcs.HOST_GS_SELECTOR, 0)
+    vmwrite(vmcs.HOST_FS_BASE, 0)
+    vmwrite(vmcs.HOST_GS_BASE, 0)
+    sidt(place)
+    vmwrite(vmcs.HOST_IDTR_BASE, load_u64(place + 2))
+    sgdt(place)
+    gdt = load_u64(place + 2)
+    vmwrite(vmcs.HOST_GDTR_BASE, gdt)
+    vmwrite(vmcs.HOST_TR_SELECTOR, read_tr())
+    vmwrite(vmcs.HOST_TR_BASE, descriptor_base(gdt + read_tr()))
+    vmwrite(vmcs.HOST_SYSENTER_CS, 0)
+    vmwrite(vmcs.HOST_SYSENTER_ESP, 0)
+    vmwrite(vmcs.HOST_SYSENTER_EIP, 0)
+    vmwrite(vmcs.HOST_PAT, rdmsr(IA32_PAT))
+    vmwrite(vmcs.HOST_EFER, rdmsr(EFER))
+    vmwrite(vmcs.HOST_RIP, link_address("vtx_exited"))
+
+
+def descriptor_base(place: u64) -> u64:
+    """Base of the 16-byte TSS descriptor at this address (SDM vol. 3A 8.2.3)."""
+    low = load_u64(place)
+    base = ((low >> 16) & 0xFFFFFF) | ((low >> 32) & 0xFF000000)
+    return base | ((load_u64(place + 8) & 0xFFFFFFFF) << 32)
+
+
+def ept_pointer(vm: Vm) -> u64:
+    """25.6.11: write-back, four levels, accessed and dirty bits on."""
+    return vm.nested_root | EPTP_WRITE_BACK | EPTP_WALK_4 | EPTP_ACCESSED_DIRTY
+
+
+def flush(vcpu: Vcpu) -> None:
+    """Drop the guest's translations on this CPU: those of its nested tables and those of its VPID (30.3)."""
+    vm = vcpu.vm
+    if vm is not None:
+        invept(INVEPT_TYPE_SINGLE, ept_pointer(vm), 0)
+    invvpid(INVVPID_TYPE_SINGLE, vcpu.asid, 0)
+
+
+def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
+    """Make `vcpu` the one that enter runs next: its VMCS, switched MSRs and DR6 into this CPU."""
+    use(vcpu)
+    vmwrite(vmcs.TSC_OFFSET, vm.tsc_offset)
+    owner = here.msr_owner
+    if owner is vcpu:
+        return
+    if owner is not None:
+        save_msrs(owner)
+    load_msrs(vcpu)
+    here.msr_owner = vcpu
+
+
+def save_msrs(vcpu: Vcpu) -> None:
+    """From the CPU, which must hold this vCPU's."""
+    vcpu.star = rdmsr(STAR)
+    vcpu.lstar = rdmsr(LSTAR)
+    vcpu.cstar = rdmsr(CSTAR)
+    vcpu.sfmask = rdmsr(SFMASK)
+    vcpu.kernel_gs_base = rdmsr(KERNEL_GS_BASE)
+    vcpu.dr6 = read_dr6()
+
+
+def load_msrs(vcpu: Vcpu) -> None:
+    """Into the CPU."""
+    wrmsr(STAR, vcpu.star)
+    wrmsr(LSTAR, vcpu.lstar)
+    wrmsr(CSTAR, vcpu.cstar)
+    wrmsr(SFMASK, vcpu.sfmask)
+    wrmsr(KERNEL_GS_BASE, vcpu.kernel_gs_base)
+    write_dr6(vcpu.dr6)
+
+
+def enter(cpu: Cpu, vcpu: Vcpu) -> None:
+    """Run the guest until the next VM exit. Interrupts are masked here and afterwards. A failed entry: see decode."""
+    use(vcpu)
+    regs = vcpu.regs
+    vmwrite(vmcs.GUEST_RIP, regs.rip)
+    vmwrite(vmcs.GUEST_RSP, regs.rsp)
+    vmwrite(vmcs.GUEST_RFLAGS, regs.rflags)
+    failed = vtx_enter(address(regs), vcpu.launched)
+    here.entry_failed = failed
+    if failed == 0:
+        vcpu.launched = True
+        regs.rip = vmread(vmcs.GUEST_RIP)
+        regs.rsp = vmread(vmcs.GUEST_RSP)
+        regs.rflags = vmread(vmcs.GUEST_RFLAGS)
+
+
+def skip(vcpu: Vcpu, exit: VmExit) -> None:
+    """Step over the instruction that exited; the shadow of an STI or MOV SS before it ends."""
+    use(vcpu)
+    vcpu.regs.rip = wrap_u64(vcpu.regs.rip + exit.length)
+    blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
+    if blocked & vmcs.BLOCKED_BY_SHADOW != 0:
+        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, blocked & ~vmcs.BLOCKED_BY_SHADOW)
+
+
+def set_cr2(vcpu: Vcpu, value: u64) -> None:
+    """CR2, before a #PF is injected."""
+    vcpu.regs.cr2 = value
+
+
+def cpl(vcpu: Vcpu) -> u64:
+    """Privilege level of the guest's code: the DPL of SS (25.4.1)."""
+    use(vcpu)
+    return (vmread(vmcs.GUEST_SS_RIGHTS) >> RIGHTS_DPL_SHIFT) & 3

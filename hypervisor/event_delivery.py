@@ -1,0 +1,39 @@
+"""Showing raised events to a PV guest: bits in its VcpuInfo, then one interrupt (which inject.py brings in)."""
+from hypervisor.abi import VcpuInfo
+from hypervisor.arch_x86.intrinsics import atomic_load_u64, atomic_or_u64
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import address, at, offsetof, sizeof, u64
+from hypervisor.memory import guest_memory
+from hypervisor.model import WORK_INJECT, WORK_RESCHED, Vcpu, VcpuState
+from hypervisor.status import Status
+
+
+def publish(vcpu: Vcpu) -> bool:
+    """Move vcpu.pending_events into the guest's VcpuInfo. True: vcpu.event_vector is to be injected (then clear event_interrupt).
+
+    Call it with the vCPU current, for WORK_INJECT. False with events left: the page was not there; it is tried again.
+    """
+    vm = vcpu.vm
+    assert vm is not None
+    if vcpu.pending_events == 0 or not vcpu.info_valid:
+        return vcpu.event_interrupt
+    status = guest_memory.pin(vcpu, vcpu.info_gpa, sizeof(VcpuInfo), True)
+    if status == Status.OK:
+        info = at(VcpuInfo, guest_memory.host_address(vm, vcpu.info_gpa))
+        info.pressure_frames = vm.pressure_frames
+        atomic_or_u64(address(info) + offsetof(VcpuInfo, "pending"), vcpu.pending_events)
+        vcpu.pending_events = 0
+        vcpu.event_interrupt = True
+    else:
+        boot_cpu.work |= WORK_INJECT if vcpu.state == VcpuState.RUNNABLE else WORK_RESCHED
+    return vcpu.event_interrupt
+
+
+def unseen(vcpu: Vcpu) -> u64:
+    """Events that the guest has not taken yet; vcpu.info_gpa is pinned where it is registered."""
+    vm = vcpu.vm
+    assert vm is not None
+    if not vcpu.info_valid:
+        return vcpu.pending_events
+    info = guest_memory.host_address(vm, vcpu.info_gpa)
+    return vcpu.pending_events | atomic_load_u64(info + offsetof(VcpuInfo, "pending"))

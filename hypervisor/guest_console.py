@@ -1,0 +1,94 @@
+"""Consoles of guests: bytes out are gathered into lines shown as `[name] line`, bytes typed wait until the guest reads them.
+
+What a guest writes never reaches the operator's terminal raw: control bytes and bytes above 0x7E are shown as \\xNN, but for tab.
+"""
+from typing import Final
+
+from hypervisor import console
+from hypervisor.abi import EVENT_CONSOLE
+from hypervisor.arch_x86 import serial
+from hypervisor.events import raise_event
+from hypervisor.lang import address, char_at, text_at, u8, u32
+from hypervisor.model import CONSOLE_INPUT_BYTES, CONSOLE_LINE_BYTES, Vm
+
+TAB: Final = 9
+NEWLINE: Final = 10
+RETURN: Final = 13
+FIRST_PRINTABLE: Final = 0x20
+LAST_PRINTABLE: Final = 0x7E
+HEX: Final = "0123456789abcdef"
+
+
+def put(vm: Vm, byte: u8) -> None:
+    """One byte of output; a newline, or a full line, shows the line. Returns are dropped."""
+    if byte == RETURN:
+        return
+    if byte == NEWLINE:
+        show(vm)
+        return
+    gathered = vm.console
+    gathered.line[gathered.line_length] = byte
+    gathered.line_length += 1
+    if gathered.line_length == CONSOLE_LINE_BYTES:
+        show(vm)
+
+
+def finish(vm: Vm) -> None:
+    """Show what was begun: the VM ends."""
+    if vm.console.line_length != 0:
+        show(vm)
+
+
+def show(vm: Vm) -> None:
+    """Print the gathered line on the operator's console and begin an empty one."""
+    gathered = vm.console
+    console.begin_line()
+    console.write("[")
+    console.write(text_at(address(vm.name)))
+    console.write("] ")
+    for i in range(gathered.line_length):
+        put_escaped(gathered.line[i])
+    console.end_line()
+    gathered.line_length = 0
+
+
+def is_printable(byte: u8) -> bool:
+    """Whether a terminal shows byte as one character and does nothing else."""
+    return FIRST_PRINTABLE <= byte <= LAST_PRINTABLE
+
+
+def put_escaped(byte: u8) -> None:
+    """Print one byte so that it can do nothing to a terminal."""
+    if is_printable(byte) or byte == TAB:
+        serial.put(byte)
+        return
+    console.write("\\x")
+    serial.put(char_at(HEX, byte >> 4))
+    serial.put(char_at(HEX, byte & 15))
+
+
+def type_byte(vm: Vm, byte: u8) -> bool:
+    """One byte typed for this VM, told by EVENT_CONSOLE. False: its buffer is full, the byte is lost."""
+    keyboard = vm.console
+    after = u32((keyboard.input_head + 1) % CONSOLE_INPUT_BYTES)
+    if after == keyboard.input_tail:
+        return False
+    keyboard.input[keyboard.input_head] = byte
+    keyboard.input_head = after
+    first = vm.vcpus[0]
+    if first is not None:
+        raise_event(first, EVENT_CONSOLE)
+    return True
+
+
+def has_input(vm: Vm) -> bool:
+    """Whether something was typed that the VM has not read."""
+    return vm.console.input_head != vm.console.input_tail
+
+
+def take_input(vm: Vm) -> u8:
+    """The oldest byte typed; has_input must be true."""
+    keyboard = vm.console
+    byte = keyboard.input[keyboard.input_tail]
+    keyboard.input_tail = u32((keyboard.input_tail + 1) % CONSOLE_INPUT_BYTES)
+    return byte

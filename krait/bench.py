@@ -1,0 +1,68 @@
+"""`krait bench exits`: what one operation of a guest costs, in instructions, on an emulator that counts them.
+
+The PV guest of `configs/bench-exits.toml` does each operation many times between two readings of the TSC, which under
+QEMU's `-icount shift=0` and under Bochs moves by one for each instruction, and prints `bench: NAME COUNT`.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from krait import config, images, paths, result
+from krait.emulator import Emulator, receive
+from krait.machine import EmulatorName, Machine, Media
+from krait.outcome import ExitCode, KraitError
+from krait.progress import Progress
+
+CONFIG = paths.CONFIGS / "bench-exits.toml"
+OPERATIONS = ("hypercall", "cpuid", "out_emulated", "rdmsr", "fresh_page")
+LINE = re.compile(r"^\[[a-z0-9_-]+\] bench: ([a-z_]+) ([0-9]+)\s*$", re.MULTILINE)
+SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of one run; as JSON it has these very keys."""
+
+    emulator: EmulatorName
+    vendor: str
+    instructions: dict[str, int]
+
+
+def exits(emulator: EmulatorName, progress: Progress) -> Report:
+    """Build the release image, run the benchmark and read its numbers; KraitError when one is missing."""
+    machine = Machine(emulator, icount=emulator == "qemu")
+    folder = paths.OUT / "run" / f"bench-exits-{emulator}"
+    settings = config.load(CONFIG)
+    bundle = images.write_bundle(settings, folder / "bundle.cpio", True, True, progress)
+    media = Media(images.hypervisor(True, progress), bundle)
+    with progress.stage(f"bench exits on {emulator}"):
+        text = _console_of(machine, media, folder)
+    (folder / "console.log").write_text(text)
+    return Report(emulator, machine.vendor, read(text))
+
+
+def _console_of(machine: Machine, media: Media, folder: Path) -> str:
+    with Emulator(machine, media, folder) as emulator:
+        emulator.console.settimeout(SECONDS)
+        text = bytearray()
+        try:
+            while data := receive(emulator.console):
+                text += data
+        except TimeoutError as error:
+            raise KraitError(f"nothing was printed for {SECONDS:g} s:\n{text.decode(errors='replace')}", ExitCode.TIMEOUT) from error
+        exit_status = emulator.wait(SECONDS)
+    said = text.decode(errors="replace")
+    status = result.judge(machine, -1 if exit_status is None else exit_status, said)
+    if status is not result.Status.OK:
+        raise KraitError(f"{status.value}; the console said:\n{said}")
+    return said
+
+
+def read(console: str) -> dict[str, int]:
+    """The numbers of the guest's `bench:` lines, in the order of `OPERATIONS`."""
+    found = {name: int(count) for name, count in LINE.findall(console)}
+    missing = [name for name in OPERATIONS if name not in found]
+    if missing:
+        raise KraitError(f"the benchmark printed no number for: {', '.join(missing)}; the console said:\n{console}")
+    return {name: found[name] for name in OPERATIONS}

@@ -1,0 +1,146 @@
+"""The `krait` command. Each subcommand is a thin shell around the library; output for people goes to standard error."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console as Terminal
+from rich.table import Table
+
+from krait import bench as benchmarks
+from krait import doctor as environment
+from krait import images, linux_image, paths, relay, running
+from krait.machine import AccelName, EmulatorName, Machine
+from krait.outcome import ExitCode, KraitError
+from krait.progress import Progress
+
+app = typer.Typer(
+    name="krait",
+    help="Build and boot Krait, a Type-1 micro-hypervisor written in typed Python.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+EmulatorOption = Annotated[EmulatorName, typer.Option("--emulator", help="qemu: AMD SVM; bochs: VT-x.")]
+ReleaseOption = Annotated[bool, typer.Option("--release/--debug", help="Image without or with self-checks.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+BATCH_SECONDS = 900.0
+"""How long a run without a terminal may take unless --timeout says otherwise."""
+
+STATE_STYLE = {"ok": "green", "MISSING": "bold red", "optional": "yellow"}
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Look whether everything needed is here; exit code 3 when something is missing."""
+    findings = environment.examine()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _show_findings(findings)
+    raise typer.Exit(ExitCode.OK if environment.healthy(findings) else ExitCode.MISSING)
+
+
+def _show_findings(findings: list[environment.Finding]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        detail = f"{finding.detail}; mend it with: {finding.mend}" if finding.mend else finding.detail
+        table.add_row(f"[{STATE_STYLE[finding.state]}]{finding.state}", finding.name, detail)
+    Terminal(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+@app.command()
+def build(
+    release: Annotated[bool | None, typer.Option("--release/--debug", help="One image only; both otherwise.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the hypervisor's image, the PV guest kernel, and the Linux guest's kernel and file system."""
+    progress = Progress()
+    made: dict[str, str] = {}
+    for kind in (False, True) if release is None else (release,):
+        name = paths.image_dir(kind).name
+        made[f"{name} image"] = str(images.hypervisor(kind, progress))
+        made[f"{name} PV guest"] = str(images.pv_guest(kind, progress))
+    made["Linux kernel"] = str(linux_image.kernel(progress))
+    made["Linux file system"] = str(linux_image.initramfs())
+    if as_json:
+        print(json.dumps(made, indent=2))
+    else:
+        for name, path in made.items():
+            print(f"{name:<18} {paths.shown(Path(path))}")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="VM configuration (TOML); docs/running.md tells what is in it.")] = running.DEMO,
+    emulator: EmulatorOption = "qemu",
+    accel: Annotated[AccelName, typer.Option("--accel", help="kvm needs nested virtualization.")] = "tcg",
+    release: ReleaseOption = False,
+    iso: Annotated[bool, typer.Option("--iso", help="Boot from a GRUB ISO (Bochs always does).")] = False,
+    icount: Annotated[bool, typer.Option("--icount", help="Count instructions: every run is the same.")] = False,
+    gdb: Annotated[bool, typer.Option("--gdb", help="Wait for gdb before the first instruction.")] = False,
+    prompt: Annotated[
+        bool | None, typer.Option("--prompt/--no-prompt", help="Stay at the operator's prompt; so on a terminal.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="Boot this krait.elf instead of building one.")] = None,
+    timeout: Annotated[float | None, typer.Option(help=f"Seconds; {BATCH_SECONDS:g} without a prompt.", min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the emulator's command line, do nothing.")] = False,
+) -> None:
+    """Boot a configuration and show its guests; without a terminal the exit code is the result."""
+    stay = relay.terminal_keys() is not None if prompt is None else prompt
+    machine = Machine(emulator, accel, icount=icount, iso=iso, gdb=gdb)
+    plan = running.plan(config, machine, release, stay, image)
+    if dry_run:
+        print(running.dry_run(plan))
+        return
+    if timeout is None and not stay and not gdb:
+        timeout = BATCH_SECONDS
+    raise typer.Exit(running.run(plan, timeout, Progress()))
+
+
+@app.command()
+def attach(
+    name: Annotated[str | None, typer.Argument(help="A guest: its lines only. The operator's console otherwise.")] = None,
+    process: Annotated[int | None, typer.Option("--pid", help="Which `krait run`; the latest otherwise.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the process ids of what is running.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join a running `krait run` from another terminal."""
+    if listing:
+        found = running.running()
+        print(json.dumps(found) if as_json else "\n".join(map(str, found)) or "nothing is running")
+        return
+    raise typer.Exit(running.attach(name, process, Progress()))
+
+
+@app.command()
+def bench(
+    what: Annotated[Literal["exits"], typer.Argument(help="exits: instructions per operation of a guest.")],
+    emulator: EmulatorOption = "qemu",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the release image."""
+    report = benchmarks.exits(emulator, Progress())
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    print(f"{what} on {report.emulator} ({report.vendor}), instructions per operation")
+    for operation, count in report.instructions.items():
+        print(f"  {operation:<14}{count:>8}")
+
+
+def main() -> None:
+    """Entry point of the command: exceptions that a user can act on become one message and an exit code."""
+    try:
+        app()
+    except KraitError as error:
+        print(f"krait: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        print("krait: interrupted", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)

@@ -1,0 +1,243 @@
+"""VM configuration: a TOML file of `[[vm]]` tables, read and checked in full before anything is built or booted.
+
+Each refusal names file, line and reason; all that is wrong in one file is reported at once.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hypervisor import model
+from krait.outcome import ExitCode, KraitError
+from krait.tomllines import Lines, find_lines
+
+VmKind = Literal["pv", "linux"]
+
+SIZE = re.compile(r"^([1-9][0-9]*) ?(KiB|MiB|GiB)$")
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
+PAGE = 4096
+CMDLINE_BYTES = 1024
+WEIGHTS = (1, 10_000)
+MINIMUM_MEMORY = {"pv": 2 << 20, "linux": 48 << 20}
+DEFAULT_MEMORY = {"pv": "16MiB", "linux": "128MiB"}
+DEFAULT_LINUX_CMDLINE = "console=ttyS0 quiet krait.end=poweroff"
+
+Value = str | int | float | bool | list[object] | dict[str, object]
+
+
+class ConfigError(KraitError):
+    """What is wrong in a configuration, one `file:line: reason` a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems), ExitCode.USAGE)
+
+
+@dataclass(frozen=True)
+class VmSettings:
+    """One VM. `memory` is in bytes. `kernel` and `initrd` are None where Krait's own are meant."""
+
+    name: str
+    kind: VmKind
+    memory: int
+    weight: int = 100
+    vcpus: int = 1
+    cmdline: str = ""
+    kernel: Path | None = None
+    initrd: Path | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration. `memory_limit`: bytes that all guests together may hold, 0: all there is."""
+
+    vms: tuple[VmSettings, ...]
+    memory_limit: int = 0
+    machine_memory: int | None = None
+
+
+@dataclass
+class _Reader:
+    """Takes one table apart, noting what is wrong with the line it stands on."""
+
+    lines: Lines
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def refuse(self, where: tuple[str | int, ...], reason: str) -> None:
+        self.problems.append((self.lines.of(where), reason))
+
+    def unknown(self, where: tuple[str | int, ...], table: dict[str, object], known: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                self.refuse((*where, key), f"unknown key '{key}'; known here: {', '.join(known)}")
+
+    def text(self, where: tuple[str | int, ...], value: object, limit: int) -> str:
+        """A string of ASCII without line ends, at most `limit` bytes with its terminating NUL."""
+        if not isinstance(value, str):
+            self.refuse(where, f"'{where[-1]}' must be a string, such as \"…\"")
+            return ""
+        if not value.isascii() or not value.isprintable():
+            self.refuse(where, f"'{where[-1]}' must be printable ASCII")
+        elif len(value) >= limit:
+            self.refuse(where, f"'{where[-1]}' has {len(value)} bytes; at most {limit - 1} fit")
+        return value
+
+    def number(self, where: tuple[str | int, ...], value: object, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.refuse(where, f"'{where[-1]}' must be a whole number")
+            return low
+        if not low <= value <= high:
+            self.refuse(where, f"'{where[-1]}' is {value}; it must be from {low} to {high}")
+        return value
+
+    def size(self, where: tuple[str | int, ...], value: object, minimum: int) -> int:
+        found = SIZE.match(value) if isinstance(value, str) else None
+        if found is None:
+            self.refuse(where, f"'{where[-1]}' must be a size such as \"16MiB\" (KiB, MiB or GiB)")
+            return minimum
+        size = int(found[1]) * UNITS[found[2]]
+        if size % PAGE:
+            self.refuse(where, f"'{where[-1]}' must be a multiple of 4KiB")
+        elif not minimum <= size < 1 << 40:
+            self.refuse(where, f"'{where[-1]}' is {value}; it must be from {minimum >> 10}KiB to 1023GiB")
+        return size
+
+    def file(self, where: tuple[str | int, ...], value: object, folder: Path) -> Path | None:
+        if not isinstance(value, str):
+            self.refuse(where, f"'{where[-1]}' must be a file name, such as \"vmlinuz\"")
+            return None
+        path = folder / Path(value).expanduser()
+        if not path.is_file():
+            self.refuse(where, f"'{where[-1]}': there is no file {path}")
+        return path
+
+
+TOP_KEYS = ("machine", "vm")
+MACHINE_KEYS = ("memory", "memory_limit")
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "cmdline", "workload", "kernel", "initrd")
+
+
+def load(path: Path) -> Settings:
+    """Read and check the file; ConfigError with every problem in it, KraitError USAGE when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise KraitError(f"{path}: {error.strerror}", ExitCode.USAGE) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path}:{line}: not UTF-8"]) from error
+    return parse(text, str(path), path.parent)
+
+
+def parse(text: str, source: str, folder: Path) -> Settings:
+    """Check the TOML in `text`; `source` names it in messages, relative file names are below `folder`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{source}:{_decode_error(str(error), text)}"]) from error
+    reader = _Reader(find_lines(text))
+    reader.unknown((), document, TOP_KEYS)
+    machine_memory, memory_limit = _machine(reader, document.get("machine", {}))
+    settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory)
+    if reader.problems:
+        raise ConfigError([f"{source}:{line}: {reason}" for line, reason in sorted(reader.problems)])
+    return settings
+
+
+def _decode_error(message: str, text: str) -> str:
+    """`line: reason` from tomllib's `reason (at line n, column m)`."""
+    found = re.match(r"(.*) \(at line (\d+), column \d+\)$", message)
+    return f"{found[2]}: {found[1]}" if found else f"{text.count(chr(10)) + 1}: {message}"
+
+
+def _machine(reader: _Reader, table: object) -> tuple[int | None, int]:
+    if not isinstance(table, dict):
+        reader.refuse(("machine",), "'machine' must be a table: [machine]")
+        return None, 0
+    reader.unknown(("machine",), table, MACHINE_KEYS)
+    memory, limit = None, 0
+    if "memory" in table:
+        memory = reader.size(("machine", "memory"), table["memory"], 64 << 20)
+        if memory % (1 << 20):
+            reader.refuse(("machine", "memory"), "'memory' of the machine must be a multiple of 1MiB")
+    if "memory_limit" in table:
+        limit = reader.size(("machine", "memory_limit"), table["memory_limit"], 1 << 20)
+    return memory, limit
+
+
+def _vms(reader: _Reader, tables: object, folder: Path) -> tuple[VmSettings, ...]:
+    if not isinstance(tables, list) or not tables:
+        reader.refuse(("vm",), "no VM is described; each is a table: [[vm]]")
+        return ()
+    if len(tables) > model.MAX_VMS:
+        reader.refuse(("vm", model.MAX_VMS), f"at most {model.MAX_VMS} VMs are possible")
+    vms: list[VmSettings] = []
+    for index, table in enumerate(tables):
+        if not isinstance(table, dict):
+            reader.refuse(("vm",), "each VM is a table: [[vm]]")
+            continue
+        vm = _vm(reader, ("vm", index), table, folder)
+        if any(vm.name == other.name for other in vms):
+            reader.refuse(("vm", index, "name"), f"the name '{vm.name}' is taken by another VM")
+        vms.append(vm)
+    return tuple(vms)
+
+
+def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], folder: Path) -> VmSettings:
+    reader.unknown(where, table, VM_KEYS)
+    for key in ("name", "kind"):
+        if key not in table:
+            reader.refuse(where, f"this VM has no '{key}'")
+    name = reader.text((*where, "name"), table.get("name", "unnamed"), model.NAME_BYTES)
+    if name and not NAME.match(name):
+        reader.refuse((*where, "name"), "'name' must be made of a-z, 0-9, '-' and '_', the first a letter or digit")
+    kind = _kind(reader, (*where, "kind"), table.get("kind", "pv"))
+    return VmSettings(
+        name=name,
+        kind=kind,
+        memory=reader.size((*where, "memory"), table.get("memory", DEFAULT_MEMORY[kind]), MINIMUM_MEMORY[kind]),
+        weight=reader.number((*where, "weight"), table.get("weight", 100), *WEIGHTS),
+        vcpus=reader.number((*where, "vcpus"), table.get("vcpus", 1), 1, 1),
+        cmdline=_cmdline(reader, where, table, kind),
+        kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
+        initrd=_initrd(reader, where, table, kind, folder),
+    )
+
+
+def _kind(reader: _Reader, where: tuple[str | int, ...], value: object) -> VmKind:
+    match value:
+        case "pv":
+            return "pv"
+        case "linux":
+            return "linux"
+    reader.refuse(where, f"'kind' is {value!r}; it must be \"pv\" or \"linux\"")
+    return "pv"
+
+
+def _cmdline(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], kind: VmKind) -> str:
+    """The kernel's command line; a PV guest's workload goes in front of it, as its first word."""
+    default = DEFAULT_LINUX_CMDLINE if kind == "linux" else ""
+    cmdline = reader.text((*where, "cmdline"), table.get("cmdline", default), CMDLINE_BYTES)
+    if "workload" not in table:
+        return cmdline
+    if kind != "pv":
+        reader.refuse((*where, "workload"), "'workload' is for kind = \"pv\"; a Linux guest takes 'cmdline'")
+    workload = reader.text((*where, "workload"), table["workload"], CMDLINE_BYTES)
+    joined = f"workload={workload} {cmdline}".rstrip()
+    if len(joined) >= CMDLINE_BYTES:
+        reader.refuse((*where, "workload"), f"'workload' and 'cmdline' have {len(joined)} bytes; {CMDLINE_BYTES - 1} fit")
+    return joined
+
+
+def _initrd(
+    reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], kind: VmKind, folder: Path
+) -> Path | None:
+    if "initrd" not in table:
+        return None
+    if kind != "linux":
+        reader.refuse((*where, "initrd"), "'initrd' is for kind = \"linux\"")
+    return reader.file((*where, "initrd"), table["initrd"], folder)
+
+

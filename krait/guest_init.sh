@@ -1,0 +1,24 @@
+#!/bin/sh
+# First program of the Linux guest, from the initial file system that `krait build` makes.
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+
+echo "krait-guest: user space reached"
+echo "krait-guest: $(uname -srm), $(sed -n 's/^MemTotal: *//p' /proc/meminfo), up $(cut -d' ' -f1 /proc/uptime) s"
+
+for word in $(cat /proc/cmdline); do
+    case $word in
+        krait.run=*) echo "krait-guest: run ${word#krait.run=}"; sh -c "$(echo "${word#krait.run=}" | tr , ' ')"; echo "krait-guest: run ended with $?" ;;
+    esac
+done
+
+case " $(cat /proc/cmdline) " in
+    *" krait.end=poweroff "*) echo "krait-guest: powering off"; poweroff -f ;;
+    *" krait.end=reboot "*) echo "krait-guest: rebooting"; reboot -f ;;
+esac
+setsid cttyhack sh || sh
+echo "krait-guest: shell ended; powering off"
+poweroff -f

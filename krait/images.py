@@ -1,0 +1,57 @@
+"""Building what is booted: the hypervisor's image, the PV guest kernel, and bundles of guests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from krait import bundle, linux_image, paths
+from krait.bundle import GuestFiles
+from krait.config import Settings
+from krait.outcome import ExitCode, KraitError
+from krait.progress import Progress
+
+MAKE_IMAGE = paths.ROOT / "build" / "make_image.py"
+HYPERVISOR_ELF = "krait.elf"
+PV_GUEST_ELF = "pv_guest.elf"
+
+
+def hypervisor(release: bool, progress: Progress) -> Path:
+    """Build the hypervisor (only what changed) and return its ELF file."""
+    return _make("hypervisor", HYPERVISOR_ELF, release, progress)
+
+
+def pv_guest(release: bool, progress: Progress) -> Path:
+    """Build the PV guest kernel (only what changed) and return its ELF file."""
+    return _make("guest", PV_GUEST_ELF, release, progress)
+
+
+def _make(target: str, product: str, release: bool, progress: Progress) -> Path:
+    out = paths.image_dir(release)
+    command = [sys.executable, str(MAKE_IMAGE), target, "--out", str(out)]
+    if release:
+        command.append("--release")
+    with paths.lock("build"), progress.stage(f"{target} ({out.name})"):
+        done = subprocess.run(command, cwd=paths.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    if done.returncode != 0:
+        raise KraitError(f"building the {target} failed:\n{done.stdout.strip()}", ExitCode.BUILD)
+    return out / product
+
+
+def guests(settings: Settings, release: bool, progress: Progress) -> dict[str, GuestFiles]:
+    """The files each VM boots, by VM name: Krait's own kernels where the configuration names none."""
+    needed = {vm.kind for vm in settings.vms if vm.kernel is None}
+    own_pv = pv_guest(release, progress) if "pv" in needed else None
+    own_linux = linux_image.kernel(progress) if "linux" in needed else None
+    initrd = linux_image.initramfs() if any(vm.kind == "linux" for vm in settings.vms) else None
+    files: dict[str, GuestFiles] = {}
+    for vm in settings.vms:
+        kernel = vm.kernel or (own_pv if vm.kind == "pv" else own_linux)
+        assert kernel is not None
+        files[vm.name] = GuestFiles(kernel, (vm.initrd or initrd) if vm.kind == "linux" else None)
+    return files
+
+
+def write_bundle(settings: Settings, path: Path, release: bool, end_auto: bool, progress: Progress) -> Path:
+    """Write the bundle of `settings` to `path`, building the guests it needs."""
+    return paths.write_whole(path, bundle.encode(settings, guests(settings, release, progress), end_auto))

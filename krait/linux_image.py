@@ -1,0 +1,86 @@
+"""The stock Linux guest: Debian's cloud kernel as its package ships it, and a busybox file system around our /init.
+
+The package is downloaded and unpacked, never installed, and kept in `.cache/`.
+"""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from krait import newc, paths, tools
+from krait.outcome import ExitCode, KraitError
+from krait.progress import Progress
+
+META_PACKAGE = "linux-image-cloud-amd64"
+KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-cloud-amd64(?!-unsigned|-dbg)\b")
+KERNEL_CACHE = paths.CACHE / "linux"
+INITRAMFS = paths.OUT / "guest" / "initramfs.cpio"
+INIT = Path(__file__).resolve().parent / "guest_init.sh"
+DIRECTORIES = ("bin", "dev", "proc", "sys", "tmp")
+CONSOLE_DEVICE = (5, 1)
+
+
+def cached_kernel() -> Path | None:
+    """The kernel that was unpacked earlier: the newest when there are several."""
+    found = sorted(KERNEL_CACHE.glob("vmlinuz-*"), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def kernel(progress: Progress) -> Path:
+    """The path of a vmlinuz; downloads Debian's package the first time."""
+    with paths.lock("linux-kernel"):
+        found = cached_kernel()
+        if found is not None:
+            return found
+        with progress.stage("Linux kernel of Debian (downloaded once)"):
+            return _fetch_kernel()
+
+
+def _fetch_kernel() -> Path:
+    apt_get, dpkg_deb = tools.require("apt-get"), tools.require("dpkg-deb")
+    KERNEL_CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=KERNEL_CACHE) as name:
+        folder = Path(name)
+        _run([apt_get, "download", _kernel_package()], folder)
+        package = next(folder.glob("*.deb"))
+        _run([dpkg_deb, "--extract", str(package), "tree"], folder)
+        image = next((folder / "tree" / "boot").glob("vmlinuz-*"))
+        return image.rename(KERNEL_CACHE / image.name)
+
+
+def _kernel_package() -> str:
+    """The package that the meta-package depends on: its name carries the kernel's version."""
+    depends = _run(["apt-cache", "depends", META_PACKAGE], Path.cwd())
+    found = KERNEL_PACKAGE.search(depends)
+    if found is None:
+        raise KraitError(
+            f"apt knows no {META_PACKAGE} (Ubuntu has none). Run apt-get update as root, or put a kernel with virtio and "
+            f"a 16550 console at {paths.shown(KERNEL_CACHE)}/vmlinuz-VERSION",
+            ExitCode.MISSING,
+        )
+    return found[0]
+
+
+def _run(command: list[str], folder: Path) -> str:
+    try:
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise KraitError(f"{command[0]} is missing", ExitCode.MISSING) from error
+    if done.returncode != 0:
+        raise KraitError(f"{' '.join(command)} failed:\n{done.stderr.strip()}", ExitCode.MISSING)
+    return done.stdout
+
+
+def initramfs() -> Path:
+    """Write the initial file system (deterministic: the same bytes from the same busybox) and return its path."""
+    busybox = Path(tools.require("busybox")).resolve()
+    directory, program = newc.S_IFDIR | 0o755, newc.S_IFREG | 0o755
+    members = [newc.Member(name, mode=directory) for name in DIRECTORIES]
+    members += [
+        newc.Member("dev/console", mode=newc.S_IFCHR | 0o600, device=CONSOLE_DEVICE),
+        newc.Member("bin/busybox", busybox.read_bytes(), program),
+        newc.Member("bin/sh", b"busybox", newc.S_IFLNK | 0o777),
+        newc.Member("init", INIT.read_bytes(), program),
+    ]
+    return paths.write_whole(INITRAMFS, newc.write(members))

@@ -1,0 +1,145 @@
+"""The emulated machines: what one is made of, and the command line that starts it.
+
+QEMU (TCG) gives AMD SVM with nested paging, Bochs gives VT-x with EPT. Both are described by one `Machine`.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from krait import tools
+from krait.outcome import ExitCode, KraitError
+
+EmulatorName = Literal["qemu", "bochs"]
+AccelName = Literal["tcg", "kvm"]
+
+QEMU_CPU = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
+"""EPYC less what TCG lacks: 1 GiB pages, SMEP, SMAP and SVM with NPT, and no warnings at start."""
+
+BOCHS_CPU = "corei7_haswell_4770"
+"""VT-x with EPT, VPID, unrestricted guest, preemption timer; boots Linux guests, which later models do not."""
+
+BOCHS_IPS = 20_000_000
+"""Instructions that make one emulated second on Bochs; also the rate of its TSC on one CPU."""
+
+BOCHSRC = Path(__file__).resolve().parent / "bochsrc"
+"""The settings of Bochs that are the same in every run."""
+
+BOCHS_RC = Path(__file__).resolve().parent / "bochs-debugger.rc"
+"""Debugger commands of Bochs: continue, and quit at the magic break that ends a run."""
+
+DEBUG_EXIT_PORT = 0xF4
+"""I/O port of QEMU's isa-debug-exit: a write of v ends QEMU with exit status 2 v + 1."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine to boot on; `memory_mib` and `cpus` are the host's, not a guest's."""
+
+    emulator: EmulatorName = "qemu"
+    accel: AccelName = "tcg"
+    memory_mib: int = 512
+    cpus: int = 1
+    icount: bool = False
+    iso: bool = False
+    gdb: bool = False
+
+    def check(self) -> None:
+        """Refuse (KraitError USAGE) what the emulator cannot do."""
+        if self.emulator == "bochs":
+            for wanted, option in ((self.accel == "kvm", "--accel kvm"), (self.gdb, "--gdb"), (self.icount, "--icount")):
+                if wanted:
+                    raise KraitError(f"{option} works with --emulator qemu only", ExitCode.USAGE)
+        if self.accel == "kvm" and self.icount:
+            raise KraitError("--icount counts translated instructions: it needs --accel tcg", ExitCode.USAGE)
+
+    @property
+    def vendor(self) -> str:
+        """Whose virtualization the hypervisor finds there; under KVM it is the host CPU's."""
+        if self.emulator == "bochs":
+            return "intel"
+        return "amd" if self.accel == "tcg" else host_vendor()
+
+
+def host_vendor() -> str:
+    """`amd` or `intel`, from this machine's own CPU."""
+    return "amd" if "AuthenticAMD" in Path("/proc/cpuinfo").read_text() else "intel"
+
+
+@dataclass(frozen=True)
+class Media:
+    """What is booted: the hypervisor's ELF file, the bundle of guests, and the ISO of both when one was made."""
+
+    kernel: Path
+    bundle: Path
+    iso: Path | None = None
+
+
+@dataclass(frozen=True)
+class Links:
+    """How the outside reaches the machine. `console` is a Unix socket path (QEMU) or host:port (Bochs) that *we*
+    listen on, or None: then the first serial port goes to the emulator's standard output."""
+
+    console: str | None = None
+    qmp: Path | None = None
+    gdb: Path | None = None
+    log: Path = Path("bochs.log")
+
+
+def command_line(machine: Machine, media: Media, links: Links) -> list[str]:
+    """The emulator's arguments, program first."""
+    machine.check()
+    return _bochs(machine, media, links) if machine.emulator == "bochs" else _qemu(machine, media, links)
+
+
+def environment(machine: Machine) -> dict[str, str]:
+    """What the emulator needs in its environment: Bochs draws its screen on a terminal of a known kind."""
+    return {"TERM": "xterm"} if machine.emulator == "bochs" else {}
+
+
+def typed(machine: Machine, command: list[str]) -> str:
+    """The command line as one would type it."""
+    settings = [f"{name}={value}" for name, value in environment(machine).items()]
+    return " ".join([*settings, shlex.join(command)])
+
+
+def _qemu(machine: Machine, media: Media, links: Links) -> list[str]:
+    command = [tools.require("qemu-system-x86_64"), "-nodefaults", "-no-user-config", "-machine", "pc"]
+    command += ["-accel", machine.accel, "-cpu", QEMU_CPU if machine.accel == "tcg" else "host"]
+    command += ["-m", f"{machine.memory_mib}M", "-smp", str(machine.cpus)]
+    command += ["-display", "none", "-no-reboot"]
+    command += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"]
+    if links.console is None:
+        command += ["-serial", "stdio"]
+    else:
+        command += ["-chardev", f"socket,id=com1,path={_qemu_quoted(links.console)}", "-serial", "chardev:com1"]
+    if links.qmp is not None:
+        command += ["-qmp", f"unix:{_qemu_quoted(str(links.qmp))},server=on,wait=off"]
+    if links.gdb is not None:
+        command += ["-gdb", f"unix:{_qemu_quoted(str(links.gdb))},server=on,wait=off", "-S"]
+    if machine.icount:
+        command += ["-icount", "shift=0"]
+    if machine.iso:
+        command += ["-drive", f"file={_qemu_quoted(str(media.iso))},media=cdrom,format=raw", "-boot", "d"]
+    else:
+        command += ["-kernel", str(media.kernel), "-initrd", _qemu_quoted(str(media.bundle))]
+    return command
+
+
+def _qemu_quoted(value: str) -> str:
+    """QEMU separates options by commas; a comma inside a value is doubled."""
+    return value.replace(",", ",,")
+
+
+def _bochs(machine: Machine, media: Media, links: Links) -> list[str]:
+    serial = "mode=file, dev=/dev/stdout" if links.console is None else f"mode=socket-client, dev={links.console}"
+    lines = [
+        f"megs: {machine.memory_mib}",
+        f"cpu: model={BOCHS_CPU}, count={machine.cpus}, quantum=16, ips={BOCHS_IPS}, "
+        "reset_on_triple_fault=0, ignore_bad_msrs=1",
+        f'ata0-master: type=cdrom, path="{media.iso}", status=inserted',
+        f"com1: enabled=1, {serial}",
+        f"log: {links.log}",
+    ]
+    return [tools.require("bochs"), "-q", "-unlock", "-f", str(BOCHSRC), "-rc", str(BOCHS_RC), *lines]

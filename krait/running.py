@@ -1,0 +1,141 @@
+"""`krait run` and `krait attach`: boot a configuration and stay with it; join one that is running."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from krait import config, images, machine, paths, relay, result
+from krait.config import Settings
+from krait.emulator import Emulator
+from krait.machine import Links, Machine, Media
+from krait.outcome import ExitCode, KraitError
+from krait.progress import Progress
+from krait.screen import Screen
+
+DEMO = paths.CONFIGS / "demo.toml"
+END_SECONDS = 10.0
+"""How long an emulator may take to end once its console is closed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to boot. `prompt`: stay at the operator's prompt instead of ending with the last guest. `image`: a hypervisor
+    that was built earlier, instead of one from these sources."""
+
+    config: Path
+    settings: Settings
+    machine: Machine
+    release: bool
+    prompt: bool
+    image: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where this run keeps its bundle and logs."""
+        return paths.OUT / "run" / f"{self.config.stem}-{self.machine.emulator}"
+
+    @property
+    def media(self) -> Media:
+        """The files that are booted; the ISO is named even before it is made."""
+        kernel = self.image or paths.image_dir(self.release) / images.HYPERVISOR_ELF
+        return Media(kernel, self.folder / "bundle.cpio", self.folder / "krait.iso")
+
+
+def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path | None = None) -> Plan:
+    """Read and check everything that can be refused before anything is built."""
+    settings = config.load(path)
+    if image is not None and not image.is_file():
+        raise KraitError(f"{image}: no such image", ExitCode.USAGE)
+    wanted.check()
+    if settings.machine_memory is not None:
+        wanted = replace(wanted, memory_mib=settings.machine_memory >> 20)
+    return Plan(path, settings, wanted, release, prompt, image)
+
+
+def dry_run(what: Plan) -> str:
+    """The emulator's command line, with the console on its standard output."""
+    links = Links(log=what.folder / "bochs.log")
+    return machine.typed(what.machine, machine.command_line(what.machine, what.media, links))
+
+
+def prepare(what: Plan, progress: Progress) -> Media:
+    """Build the image, the guests and the bundle."""
+    bundle = images.write_bundle(what.settings, what.media.bundle, what.release, not what.prompt, progress)
+    return Media(what.image or images.hypervisor(what.release, progress), bundle)
+
+
+def run(what: Plan, timeout: float | None, progress: Progress) -> ExitCode:
+    """Boot, show, and answer with the exit code of the run."""
+    signal.signal(signal.SIGTERM, _terminated)
+    start = time.monotonic()
+    media = prepare(what, progress)
+    keys = relay.terminal_keys() if what.prompt else None
+    with Emulator(what.machine, media, what.folder) as emulator:
+        progress.note(f"  {machine.typed(what.machine, emulator.command)}")
+        _introduce(what, emulator, progress, keys is not None)
+        code = _stay(what, emulator, keys, timeout)
+    progress.note(f"  {time.monotonic() - start:.1f} s in all; logs are in {paths.shown(what.folder)}")
+    return code
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _introduce(what: Plan, emulator: Emulator, progress: Progress, typing: bool) -> None:
+    if emulator.gdb_path is not None:
+        elf = paths.shown(what.media.kernel)
+        print(f"The machine waits. In another terminal: gdb {elf} -ex 'target remote {emulator.gdb_path}'", file=sys.stderr)
+    if typing:
+        progress.note(f"  {relay.ESCAPE_NAME} or Ctrl-C ends the machine; `krait attach` joins from another terminal")
+
+
+def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | None) -> ExitCode:
+    names = [vm.name for vm in what.settings.vms] if sys.stdout.isatty() else []
+    hub = relay.Hub(paths.runtime_dir() / f"{os.getpid()}.sock")
+    try:
+        loop = relay.Relay(emulator.console, Screen(sys.stdout.buffer, names), keys, hub)
+        how = loop.run(timeout)
+    finally:
+        hub.close()
+    (what.folder / "console.log").write_bytes(loop.transcript)
+    if how == "escape":
+        return ExitCode.OK
+    if how == "timeout":
+        raise KraitError(f"not ended after {timeout:g} s; console: {paths.shown(what.folder)}/console.log", ExitCode.TIMEOUT)
+    exit_status = emulator.wait(END_SECONDS)
+    if exit_status is None:
+        raise KraitError(f"{what.machine.emulator} closed the console but runs on", ExitCode.FAILED)
+    status = result.judge(what.machine, exit_status, loop.transcript.decode(errors="replace"))
+    if status is not result.Status.OK:
+        said = emulator.emulator_output() if status is result.Status.RESET and what.machine.emulator == "qemu" else ""
+        raise KraitError(f"{status.value}{f': {said}' if said else ''}", status.exit_code)
+    return ExitCode.OK
+
+
+def running() -> list[int]:
+    """The process ids of the `krait run` that can be attached to, the latest first."""
+    sockets = sorted(paths.runtime_dir().glob("*.sock"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [int(path.stem) for path in sockets if path.stem.isdigit() and Path("/proc", path.stem).exists()]
+
+
+def attach(name: str | None, process: int | None, progress: Progress) -> ExitCode:
+    """Join a running machine: its operator console, or the lines of the guest `name` only."""
+    choice: Sequence[int] = [process] if process is not None else running()
+    if not choice:
+        raise KraitError("nothing is running; start it with: krait run", ExitCode.FAILED)
+    keys = relay.terminal_keys()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
+        try:
+            console.connect(str(paths.runtime_dir() / f"{choice[0]}.sock"))
+        except OSError as error:
+            raise KraitError(f"cannot attach to {choice[0]}: {error.strerror}", ExitCode.FAILED) from error
+        progress.note(f"  attached to {name or 'the operator console'} of {choice[0]}; {relay.ESCAPE_NAME} detaches")
+        relay.Relay(console, Screen(sys.stdout.buffer, only=name), keys).run(None)
+    return ExitCode.OK

@@ -1,0 +1,162 @@
+"""What a test holds of a booted machine: its operator console, and how it ended. conftest.py has the fixtures."""
+
+import codecs
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pexpect
+from pexpect.spawnbase import SpawnBase
+
+from krait import config, images, result
+from krait.emulator import Emulator, receive
+from krait.machine import Machine, Media
+from krait.paths import shown
+from krait.progress import Progress
+
+EXPECT_SECONDS = 60.0
+"""How long an expected text may take unless a test says otherwise: generous, two emulators share the cores."""
+
+END_SECONDS = 120.0
+"""How long a machine may take until it ends by itself unless a test says otherwise."""
+
+VmTable = Mapping[str, str | int]
+
+
+class _ConsoleSpawn(SpawnBase[str]):
+    """pexpect's engine over the console's socket; all that is received is also logged."""
+
+    def __init__(self, emulator: Emulator, log: Path) -> None:
+        self._file = log.open("w", encoding="utf-8", newline="")
+        super().__init__(timeout=EXPECT_SECONDS, encoding="utf-8", codec_errors="replace")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._console = emulator.console
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> str:
+        """pexpect's way to read: at most `size` bytes within `timeout` seconds."""
+        self._console.settimeout(max(timeout, 0.0) or 1e-6 if timeout is not None else None)
+        try:
+            data = receive(self._console, size)
+        except TimeoutError as error:
+            raise pexpect.TIMEOUT("Timeout exceeded.") from error
+        if not data:
+            self.flag_eof = True
+            raise pexpect.EOF("End Of File (EOF). The machine ended.")
+        text = self._utf8.decode(data)
+        self._file.write(text)
+        self._file.flush()
+        return text
+
+    def send(self, text: str) -> None:
+        """Type `text` on the console."""
+        self._console.sendall(text.encode())
+
+    def close(self) -> None:
+        """Close the log; the emulator owns the socket."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class End:
+    """How a machine ended. `status` is what the hypervisor said, `text` everything the console showed."""
+
+    status: result.Status
+    text: str
+
+
+class Console:
+    """The operator console of one booted machine (first serial port).
+
+    Guests' console lines arrive on it as `[vm-name] text`. Patterns are regular expressions over text with `\\r\\n`
+    line ends, matched in order: what one `expect` has passed, the next does not see again.
+    """
+
+    def __init__(self, emulator: Emulator, log_dir: Path) -> None:
+        self.emulator = emulator
+        self.log_dir = log_dir
+        self.log_path = log_dir / "console.log"
+        self._spawn = _ConsoleSpawn(emulator, self.log_path)
+        self.ended: End | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything received so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def expect(self, pattern: str, timeout: float = EXPECT_SECONDS) -> re.Match[str]:
+        """Wait for `pattern` and return its match; AssertionError with the last lines when it does not come."""
+        try:
+            self._spawn.expect(pattern, timeout=timeout)
+        except (pexpect.TIMEOUT, pexpect.EOF) as error:
+            why = f"did not come within {timeout:g} s" if isinstance(error, pexpect.TIMEOUT) else "had not come at the end"
+            raise AssertionError(f"{pattern!r} {why}; {self._last_lines()}") from None
+        found = self._spawn.match
+        assert isinstance(found, re.Match)
+        return found
+
+    def expect_line(self, vm: str, pattern: str, timeout: float = EXPECT_SECONDS) -> re.Match[str]:
+        """Wait for a console line of the guest `vm` that begins with `pattern`."""
+        return self.expect(rf"\[{re.escape(vm)}\] {pattern}", timeout)
+
+    def send(self, text: str) -> None:
+        """Type `text` as it is."""
+        self._spawn.send(text)
+
+    def send_line(self, line: str) -> None:
+        """Type one line and Enter."""
+        self._spawn.send(line + "\r")
+
+    def wait_end(self, timeout: float = END_SECONDS, expected: result.Status = result.Status.OK) -> End:
+        """Wait until the hypervisor has ended the machine; check the status, and the ledger's final line."""
+        deadline = time.monotonic() + timeout
+        try:
+            self._spawn.expect(pexpect.EOF, timeout=timeout)
+        except pexpect.TIMEOUT:
+            raise AssertionError(f"the machine did not end within {timeout:g} s; {self._last_lines()}") from None
+        exit_status = self.emulator.wait(max(deadline - time.monotonic(), 10.0))
+        assert exit_status is not None, "the console is closed, the emulator runs on"
+        text = self.text
+        self.ended = End(result.judge(self.emulator.machine, exit_status, text), text)
+        assert self.ended.status is expected, f"ended as {self.ended.status.name}; {self._last_lines()}"
+        if expected in result.ORDERLY:
+            problem = result.ledger_problem(text)
+            assert problem is None, f"{problem}; {self._last_lines()}"
+        return self.ended
+
+    def close(self) -> None:
+        """End the emulator, take in what it still had said."""
+        try:
+            self._spawn.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.2)
+        finally:
+            self.emulator.stop()
+            self._spawn.close()
+
+    def _last_lines(self) -> str:
+        lines = self.text.splitlines()[-25:]
+        return f"log {shown(self.log_path)} ends with:\n" + "\n".join(f"    {line}" for line in lines)
+
+
+def toml(vms: Sequence[VmTable], memory_limit: str | None) -> str:
+    """The configuration that a test's dictionaries stand for, as a user would write it."""
+    text = f'[machine]\nmemory_limit = "{memory_limit}"\n' if memory_limit else ""
+    for vm in vms:
+        text += "[[vm]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in vm.items())
+    return text
+
+
+def start(machine: Machine, vms: Sequence[VmTable], log_dir: Path, release: bool, end_auto: bool,
+          memory_limit: str | None) -> Console:  # fmt: skip
+    """Build what is needed and boot it; the console's logs go to `log_dir`."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    text = toml(vms, memory_limit)
+    (log_dir / "vms.toml").write_text(text)
+    settings = config.parse(text, "vms.toml", log_dir)
+    quiet = Progress()
+    bundle = images.write_bundle(settings, log_dir / "bundle.cpio", release, end_auto, quiet)
+    media = Media(images.hypervisor(release, quiet), bundle)
+    return Console(Emulator(machine, media, log_dir), log_dir)
+
+

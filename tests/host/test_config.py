@@ -1,0 +1,110 @@
+"""VM configuration: what is accepted, and that each refusal names file, line and reason."""
+
+from pathlib import Path
+
+import pytest
+
+from krait import config, paths
+from krait.outcome import ExitCode, KraitError
+
+GOOD = """\
+[machine]
+memory = "256MiB"
+memory_limit = "64 MiB"
+
+[[vm]]
+name = "ada"
+kind = "pv"
+memory = "16MiB"
+weight = 300
+workload = "spin"
+cmdline = "seconds=3"
+
+[[vm]]   # defaults
+name = "tux"
+kind = "linux"
+"""
+
+
+def problems(text: str) -> list[str]:
+    """What is refused in `text`, each without the file's name."""
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(text, "vms.toml", Path("/nonexistent"))
+    assert caught.value.code is ExitCode.USAGE
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("vms.toml:") for line in lines)
+    return [line.removeprefix("vms.toml:") for line in lines]
+
+
+def test_a_good_file_gives_its_values_and_defaults() -> None:
+    settings = config.parse(GOOD, "vms.toml", Path())
+    ada, tux = settings.vms
+    assert (settings.machine_memory, settings.memory_limit) == (256 << 20, 64 << 20)
+    assert (ada.name, ada.kind, ada.memory, ada.weight) == ("ada", "pv", 16 << 20, 300)
+    assert ada.cmdline == "workload=spin seconds=3"
+    assert (tux.kind, tux.memory, tux.weight, tux.vcpus) == ("linux", 128 << 20, 100, 1)
+    assert "krait.end=poweroff" in tux.cmdline
+
+
+@pytest.mark.parametrize("path", sorted(paths.CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_configurations_that_come_along_are_good(path: Path) -> None:
+    assert config.load(path).vms
+
+
+VM = '[[vm]]\nname = "a"\nkind = "pv"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "1: no VM is described; each is a table: [[vm]]"),
+        ("[[vm]]\nname = \n", "2: Invalid value"),
+        ('[[vm]]\nname = "a"', "1: this VM has no 'kind'"),
+        (VM + 'memroy = "1MiB"', "4: unknown key 'memroy'; known here: " + ", ".join(config.VM_KEYS)),
+        (VM + 'memory = "16MB"', "4: 'memory' must be a size such as \"16MiB\" (KiB, MiB or GiB)"),
+        (VM + 'memory = "4KiB"', "4: 'memory' is 4KiB; it must be from 2048KiB to 1023GiB"),
+        (VM + 'memory = "9999KiB"', "4: 'memory' must be a multiple of 4KiB"),
+        (VM + "weight = 0", "4: 'weight' is 0; it must be from 1 to 10000"),
+        (VM + "weight = true", "4: 'weight' must be a whole number"),
+        (VM + "vcpus = 2", "4: 'vcpus' is 2; it must be from 1 to 1"),
+        (VM + 'cmdline = "a\\nb"', "4: 'cmdline' must be printable ASCII"),
+        (VM + f'cmdline = "{"x" * 1024}"', "4: 'cmdline' has 1024 bytes; at most 1023 fit"),
+        (VM + 'kernel = "none"', "4: 'kernel': there is no file /nonexistent/none"),
+        (VM + 'initrd = "none"', "4: 'initrd' is for kind = \"linux\""),
+        (VM + VM, "5: the name 'a' is taken by another VM"),
+        (VM.replace('"a"', '"A b"'), "2: 'name' must be made of a-z, 0-9, '-' and '_', the first a letter or digit"),
+        (VM.replace('"a"', f'"{"a" * 32}"'), "2: 'name' has 32 bytes; at most 31 fit"),
+        (VM.replace("pv", "vm"), "3: 'kind' is 'vm'; it must be \"pv\" or \"linux\""),
+        (VM.replace("pv", "linux") + 'workload = "spin"', "4: 'workload' is for kind = \"pv\"; a Linux guest takes 'cmdline'"),
+        ("[machine]\nmemory = 4\n" + VM, "2: 'memory' must be a size such as \"16MiB\" (KiB, MiB or GiB)"),
+        ("frob = 1\n" + VM, "1: unknown key 'frob'; known here: machine, vm"),
+        ("machine = 3\n" + VM, "1: 'machine' must be a table: [machine]"),
+        ("vm = 3\n", "1: no VM is described; each is a table: [[vm]]"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_line_and_reason(text: str, expected: str) -> None:
+    assert any(problem.startswith(expected) for problem in problems(text)), problems(text)
+
+
+def test_everything_wrong_is_reported_at_once_in_order_of_lines() -> None:
+    found = problems('[[vm]]\nname = "A"\nkind = "x"\nweight = 0\ncolour = "red"\n')
+    assert [problem.split(":")[0] for problem in found] == ["2", "3", "4", "5"]
+
+
+def test_lines_are_right_behind_values_of_several_lines() -> None:
+    text = '[[vm]]\nname = "a"\nkind = "pv"\ncmdline = """\\\n  weight = 3 [[vm]] \\\n  """ # "quoted"\nfoo = [\n  1, "]",\n]\nweight = 0\n'
+    assert problems(text)[-1].startswith("10: 'weight' is 0")
+
+
+def test_more_vms_than_there_is_room_for_are_refused() -> None:
+    text = "".join(f'[[vm]]\nname = "a{index}"\nkind = "pv"\n' for index in range(65))
+    assert problems(text) == ["193: at most 64 VMs are possible"]
+
+
+def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(KraitError, match="No such file") as caught:
+        config.load(tmp_path / "none.toml")
+    assert caught.value.code is ExitCode.USAGE
+    (tmp_path / "latin.toml").write_bytes(b"\n\n# \xe9\n")
+    with pytest.raises(KraitError, match="latin.toml:3: not UTF-8"):
+        config.load(tmp_path / "latin.toml")

@@ -1,0 +1,32 @@
+"""The stock Linux guest's own part, without a hypervisor: kernel and file system boot, /init says so and powers off."""
+
+import subprocess
+
+import pytest
+
+from krait import linux_image, newc, tools
+from krait.config import DEFAULT_LINUX_CMDLINE
+from krait.progress import Progress
+
+
+def test_the_initial_file_system_is_the_same_each_time() -> None:
+    first = linux_image.initramfs().read_bytes()
+    assert linux_image.initramfs().read_bytes() == first
+    members = {member.name: member for member in newc.read(first)}
+    assert members["init"].data == linux_image.INIT.read_bytes()
+    assert members["init"].mode & 0o111 and members["bin/busybox"].mode & 0o111
+
+
+def test_it_reaches_user_space_on_the_bare_machine() -> None:
+    qemu = tools.BY_NAME["qemu-system-x86_64"].path()
+    if qemu is None:
+        pytest.skip("qemu-system-x86_64 is missing; mend it with: scripts/setup")
+    command = [qemu, "-nodefaults", "-accel", "tcg", "-m", "256M", "-display", "none", "-serial", "stdio", "-no-reboot"]
+    command += ["-kernel", str(linux_image.kernel(Progress())), "-initrd", str(linux_image.initramfs())]
+    command += ["-append", f"{DEFAULT_LINUX_CMDLINE} krait.run=echo,run-$((6*7))"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("krait-guest: ")]
+    assert lines[0] == "krait-guest: user space reached"
+    assert lines[1].startswith("krait-guest: Linux 6.")
+    assert lines[2:] == ["krait-guest: run echo,run-$((6*7))", "krait-guest: run ended with 0", "krait-guest: powering off"]
+    assert "run-42" in done.stdout

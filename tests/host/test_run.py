@@ -1,0 +1,177 @@
+"""`krait run` as a user has it, on both emulators, with a stand-in for the hypervisor (fake_hypervisor.S)."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from krait import paths, tools
+from krait.outcome import ExitCode
+
+SOURCE = Path(__file__).parent / "fake_hypervisor.S"
+KRAIT = [sys.executable, "-m", "krait"]
+CONFIG = '[[vm]]\nname = "ada"\nkind = "pv"\nkernel = "{0}"\n[[vm]]\nname = "bob"\nkind = "pv"\nkernel = "{0}"\n'
+EMULATORS = ("qemu", "bochs")
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in, assembled and linked."""
+    folder = tmp_path_factory.mktemp("fake")
+    made = folder / "fake.elf"
+    subprocess.run(["gcc", "-m32", "-c", str(SOURCE), "-o", str(folder / "fake.o")], check=True)
+    link = ["ld", "-m", "elf_i386", "-N", "-Ttext", "0x100000", "--no-warn-rwx-segments"]
+    subprocess.run([*link, "-o", str(made), str(folder / "fake.o")], check=True)
+    return made
+
+
+def run_name(request: pytest.FixtureRequest) -> str:
+    """What names the run's folder below out/run."""
+    return re.sub(r"\W+", "-", f"test-{request.node.name}").strip("-")
+
+
+@pytest.fixture
+def command(image: Path, tmp_path: Path, request: pytest.FixtureRequest) -> list[str]:
+    """`krait run` of the stand-in, without the emulator's name; each test has a folder of its own."""
+    config = tmp_path / f"{run_name(request)}.toml"
+    config.write_text(CONFIG.format(image))
+    return [*KRAIT, "run", str(config), "--image", str(image)]
+
+
+@pytest.fixture(autouse=True)
+def own_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sockets of this test only, in a folder with a short name."""
+    with tempfile.TemporaryDirectory(prefix="krait-test-", dir="/tmp") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
+
+
+def on_terminal(command: list[str], emulator: str) -> "pexpect.spawn[str]":
+    """Run the command on a terminal of its own."""
+    if tools.BY_NAME["bochs" if emulator == "bochs" else "qemu-system-x86_64"].path() is None:
+        pytest.skip(f"{emulator} is missing; mend it with: scripts/setup")
+    arguments = [*command[1:], "--emulator", emulator]
+    return pexpect.spawn(command[0], arguments, cwd=str(paths.ROOT), encoding="utf-8", timeout=30)
+
+
+def emulators_of(process: int) -> list[int]:
+    """The processes that `process` started and that still run."""
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True)
+    return [int(line) for line in listing.stdout.split()]
+
+
+@pytest.mark.parametrize("emulator", EMULATORS)
+def test_guests_then_prompt_then_the_result_is_the_exit_code(command: list[str], emulator: str) -> None:
+    terminal = on_terminal(command, emulator)
+    terminal.expect_exact("\x1b[36m[ada] \x1b[0mone")
+    terminal.expect_exact("\x1b[33m[bob] \x1b[0mtwo")
+    terminal.expect_exact("krait> ")
+    terminal.send("o")
+    terminal.expect(pexpect.EOF)
+    assert terminal.wait() == ExitCode.OK
+
+
+@pytest.mark.parametrize("emulator", EMULATORS)
+@pytest.mark.parametrize(("key", "reason"), [("g", "a guest failed"), ("t", "the machine reset or died without a word")])
+def test_a_failure_is_said_and_returned(command: list[str], emulator: str, key: str, reason: str) -> None:
+    terminal = on_terminal(command, emulator)
+    terminal.expect_exact("krait> ")
+    terminal.send(key)
+    terminal.expect_exact(f"krait: {reason}")
+    terminal.expect(pexpect.EOF)
+    assert terminal.wait() == ExitCode.FAILED
+
+
+@pytest.mark.parametrize("emulator", EMULATORS)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_no_emulator_outlives_us(command: list[str], emulator: str, how: signal.Signals) -> None:
+    terminal = on_terminal(command, emulator)
+    terminal.expect_exact("krait> ")
+    assert terminal.pid is not None
+    children = emulators_of(terminal.pid)
+    assert children
+    if how is signal.SIGINT:
+        terminal.sendintr()
+    else:
+        terminal.kill(how)
+    terminal.expect(pexpect.EOF)
+    terminal.wait()
+    if how is not signal.SIGKILL:
+        assert terminal.exitstatus == ExitCode.INTERRUPTED
+    deadline = time.monotonic() + 5
+    while any(Path("/proc", str(child)).exists() for child in children):
+        assert time.monotonic() < deadline, "an emulator runs on"
+        time.sleep(0.02)
+
+
+def test_the_escape_key_ends_a_run(command: list[str]) -> None:
+    terminal = on_terminal(command, "qemu")
+    terminal.expect_exact("Ctrl-] or Ctrl-C ends the machine")
+    terminal.expect_exact("krait> ")
+    terminal.send("\x1d")
+    terminal.expect(pexpect.EOF)
+    assert terminal.wait() == ExitCode.OK
+
+
+def test_without_a_terminal_output_is_plain_and_time_is_limited(command: list[str]) -> None:
+    done = subprocess.run([*command, "--timeout", "3"], cwd=paths.ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == ExitCode.TIMEOUT
+    assert done.stdout == "krait: fake\n[ada] one\n[bob] two\nkrait> "
+    assert done.stderr.startswith("krait: not ended after 3 s; console: ") and done.stderr.count("\n") == 1
+
+
+def test_attach_sees_the_past_types_and_detaches(command: list[str]) -> None:
+    run = on_terminal(command, "qemu")
+    run.expect_exact("krait> ")
+    listing = subprocess.run([*KRAIT, "attach", "--list", "--json"], cwd=paths.ROOT, capture_output=True, text=True)
+    assert listing.stdout == f"[{run.pid}]\n"
+    other = pexpect.spawn(KRAIT[0], [*KRAIT[1:], "attach"], cwd=str(paths.ROOT), encoding="utf-8", timeout=30)
+    other.expect_exact("Ctrl-] detaches")
+    other.expect_exact("[bob] two")
+    other.send("\x1d")
+    other.expect(pexpect.EOF)
+    assert other.wait() == ExitCode.OK
+    guest = pexpect.spawn(KRAIT[0], [*KRAIT[1:], "attach", "ada"], cwd=str(paths.ROOT), encoding="utf-8", timeout=30)
+    guest.expect_exact("one\r\n")
+    guest.send("o")
+    guest.expect(pexpect.EOF)
+    run.expect(pexpect.EOF)
+    assert (guest.wait(), run.wait()) == (ExitCode.OK, ExitCode.OK)
+
+
+def test_attach_with_nothing_running_says_so() -> None:
+    done = subprocess.run([*KRAIT, "attach"], cwd=paths.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "krait: nothing is running; start it with: krait run\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "none.toml"], "krait: none.toml: No such file or directory"),
+        (["run", "--emulator", "bochs", "--gdb"], "krait: --gdb works with --emulator qemu only"),
+        (["run", "--accel", "kvm", "--icount"], "krait: --icount counts translated instructions: it needs --accel tcg"),
+        (["run", "--image", "none.elf"], "krait: none.elf: no such image"),
+        (["run", "--emulator", "xen"], "Invalid value"),
+    ],
+)
+def test_usage_errors_end_with_2(arguments: list[str], message: str) -> None:
+    done = subprocess.run([*KRAIT, *arguments], cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == ExitCode.USAGE
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("emulator", EMULATORS)
+def test_dry_run_prints_one_command_line_and_starts_nothing(command: list[str], emulator: str, request: pytest.FixtureRequest) -> None:
+    shutil.rmtree(paths.OUT / "run" / f"{run_name(request)}-{emulator}", ignore_errors=True)
+    done = subprocess.run([*command, "--emulator", emulator, "--dry-run"], cwd=paths.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (ExitCode.OK, "", 1)
+    assert ("qemu-system-x86_64" if emulator == "qemu" else "bochs") in done.stdout
+    assert not (paths.OUT / "run" / f"{run_name(request)}-{emulator}").exists()
