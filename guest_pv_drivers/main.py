@@ -7,22 +7,24 @@ from typing import Annotated, Final
 from guest_pv_drivers import command_line, console, events, hypercall, idt, interrupts, memory, memory_pressure, start_info, threads
 from guest_pv_drivers.workloads.bad_hypercalls import bad_hypercalls
 from guest_pv_drivers.workloads.bench_exits import bench_exits
+from guest_pv_drivers.workloads.escape import escape
 from guest_pv_drivers.workloads.hello import hello
 from guest_pv_drivers.workloads.idle import idle
 from guest_pv_drivers.workloads.isolation import memory_peek, memory_write
-from guest_pv_drivers.workloads.misbehave import beyond, crash, triple_fault
+from guest_pv_drivers.workloads.misbehave import beyond, crash, exception, triple_fault
+from guest_pv_drivers.workloads.populate import populate
 from guest_pv_drivers.workloads.registers import registers
 from guest_pv_drivers.workloads.spin import spin
 from guest_pv_drivers.workloads.trade import trade
 from hypervisor.lang import u32, u64
 
-WORKLOAD_COUNT: Final = 12
-NAMES: Final[Annotated[list[str], 12]] = [
-    "hello", "spin", "registers", "memory-write", "memory-peek", "beyond", "triple-fault", "crash", "bad-hypercalls",
-    "trade", "bench-exits", "idle"]
+WORKLOAD_COUNT: Final = 15
+NAMES: Final[Annotated[list[str], 15]] = [
+    "hello", "spin", "idle", "registers", "memory-write", "memory-peek", "trade", "populate",
+    "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits"]
 WORKLOADS: Final = (
-    hello, spin, registers, memory_write, memory_peek, beyond, triple_fault, crash, bad_hypercalls,
-    trade, bench_exits, idle)
+    hello, spin, idle, registers, memory_write, memory_peek, trade, populate,
+    beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits)
 
 THREAD_MEMORY_PRESSURE: Final = 0
 THREADS: Final = (memory_pressure.serve,)
@@ -40,6 +42,7 @@ def main(start_info_gpa: u64) -> None:
     threads.init()
     events.init()
     threads.create(THREAD_MEMORY_PRESSURE, 0)
+    threads.sleep_ms(command_line.number("delay", 0))
     hypercall.power_off(run_workload())
 
 

@@ -12,7 +12,7 @@ from hypervisor.lang import address, struct, u8, u64
 PAGE_SIZE: Final = 4096
 PAGE_SHIFT: Final = 12
 LARGE_PAGE_SIZE: Final = 0x200000
-MAX_FRAMES: Final = 0x100000  # 4 GiB
+MAX_FRAMES: Final = 0x40000  # 1 GiB
 DIRECTORY_ENTRIES: Final = 2048  # of 2 MiB, for 4 GiB
 ENTRIES: Final = 512
 PRESENT_WRITABLE: Final = 3
@@ -157,7 +157,9 @@ def mark_unused() -> u64:
         n = run_length(frame, MAX_FRAMES)
         if frames.state[frame] == FREE:
             result = hypercall.page_state(frame, n, PageState.UNUSED)
-            noted += u64(result) if result > 0 else 0
+            assert result > 0
+            n = u64(result)
+            noted += n
         frame += n
     intrinsics.interrupts_restore(flags)
     return noted

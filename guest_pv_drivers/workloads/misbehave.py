@@ -22,6 +22,12 @@ def triple_fault() -> u32:
     return 1
 
 
+def exception() -> u32:
+    """Take an exception that this kernel does not handle."""
+    intrinsics.raise_ud()
+    return 1
+
+
 def crash() -> u32:
     """Give up, with a reason."""
     console.crash("the workload asked for it")

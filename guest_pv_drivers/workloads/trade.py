@@ -1,5 +1,6 @@
 """Two guests trade memory. `role=give`: fills `fill=` MiB, frees all but a quarter of it to its own allocator, idles until its
-driver has released `mib=` MiB, and finds what it kept unchanged. `role=grow`: takes `mib=` MiB as memory comes, and reads back
+driver has released `mib=` MiB, and finds what it kept unchanged. `role=unused`: as give, but says that what it freed is unused,
+so that nobody has to ask. `role=grow`: takes `mib=` MiB as memory comes, and reads back
 what it wrote there."""
 from typing import Annotated, Final
 
@@ -9,6 +10,7 @@ from guest_pv_drivers.workloads.isolation import errors, write_all
 from hypervisor.lang import struct, u32, u64
 
 FRAMES_PER_MIB: Final = 256
+FRAME_WORDS: Final = 512
 MAX_OWNED: Final = 65536
 LIMIT_MS: Final = 60000
 RETRY_MS: Final = 1
@@ -29,6 +31,8 @@ def trade() -> u32:
     """One side of the trade."""
     if command_line.has_value("role", "give"):
         return give(command_line.number("fill", 16) * FRAMES_PER_MIB, command_line.number("mib", 8) * FRAMES_PER_MIB)
+    if command_line.has_value("role", "unused"):
+        return give_unused(command_line.number("fill", 16) * FRAMES_PER_MIB)
     return grow(command_line.number("mib", 16) * FRAMES_PER_MIB)
 
 
@@ -56,14 +60,42 @@ def wrong_words() -> u64:
     return wrong
 
 
-def give(fill: u64, wanted: u64) -> u32:
-    """The side that has memory to spare."""
+def fill_and_free(fill: u64) -> bool:
+    """Take and write so many frames, then free all but a quarter of them."""
     if not take(fill):
         say(f"trade FAILED: only {owned.count} of {fill} frames to fill")
-        return 1
+        return False
     while owned.count > fill // 4:
         owned.count -= 1
         memory.free(owned.frame[owned.count])
+    return True
+
+
+def give_unused(fill: u64) -> u32:
+    """Says of what it freed that it is unused, and counts `ms=` later what of it was taken (and so reads zero)."""
+    if not fill_and_free(fill):
+        return 1
+    noted = memory.mark_unused()
+    say(f"trade filled {fill} frames, keeps {owned.count}, says {noted} are unused")
+    threads.sleep_ms(command_line.number("ms", 4000))
+    kept = owned.count
+    taken: u64 = 0
+    changed: u64 = 0
+    for i in range(kept, fill):
+        wrong = errors(owned.frame[i], 1, 0)
+        taken += 1 if wrong == FRAME_WORDS else 0
+        changed += 1 if wrong not in (0, FRAME_WORDS) else 0
+    if changed != 0 or wrong_words() != 0:
+        say(f"trade FAILED: {changed} unused frames half changed, {wrong_words()} words changed")
+        return 1
+    say(f"trade ok {taken} of {noted} were taken")
+    return 0
+
+
+def give(fill: u64, wanted: u64) -> u32:
+    """The side that has memory to spare."""
+    if not fill_and_free(fill):
+        return 1
     say(f"trade filled {fill} frames, keeps {owned.count}, idles")
     end = clock.now_ns() + LIMIT_MS * clock.NS_PER_MS
     while memory_pressure.statistics.released < wanted and clock.now_ns() < end:

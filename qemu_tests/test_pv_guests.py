@@ -1,0 +1,70 @@
+"""PV guests side by side: they run, share the CPU by weight, keep their registers and their memory to themselves."""
+
+import re
+
+from krait.machine import Machine
+from qemu_tests.conftest import Boot
+from qemu_tests.harness import End, VmTable
+
+
+def pv(name: str, workload: str, cmdline: str = "", memory: str = "16MiB", weight: int = 100) -> VmTable:
+    """One PV guest."""
+    return {"name": name, "kind": "pv", "memory": memory, "weight": weight, "workload": workload, "cmdline": cmdline}
+
+
+def lines(end: End, vm: str) -> list[str]:
+    """What a guest printed, in order."""
+    return [line.rstrip() for line in re.findall(rf"\[{re.escape(vm)}\] (.*)", end.text)]
+
+
+def test_hello(machine: Machine, boot: Boot) -> None:
+    """A guest boots, finds its start information, prints and powers off."""
+    end = boot(machine, vms=[pv("a", "hello")]).wait_end()
+    assert re.fullmatch(r"hello from vm \d+: 16 MiB, 1 vCPU, \d+ ns after its start", lines(end, "a")[0])
+
+
+def test_idle_sleeps_on_the_timer(machine: Machine, boot: Boot) -> None:
+    """BLOCK and the timer event: as many wake-ups as the steps asked for, while another guest spins."""
+    end = boot(machine, vms=[pv("sleeper", "idle", "ms=100 step=10"), pv("busy", "spin", "ms=120")]).wait_end()
+    woken = re.fullmatch(r"idle woke (\d+) times", lines(end, "sleeper")[0])
+    assert woken is not None
+    assert 2 <= int(woken[1]) <= 10
+
+
+def test_cpu_shared_by_weight(machine: Machine, boot: Boot) -> None:
+    """Two guests spin for the same time; one with three times the weight gets three times the CPU, within 15 %."""
+    end = boot(
+        machine,
+        vms=[pv("heavy", "spin", "ms=600", weight=300), pv("light", "spin", "ms=600", weight=100)],
+        debug=False,
+    ).wait_end()
+    heavy, light = (int(lines(end, vm)[0].removeprefix("iterations ")) for vm in ("heavy", "light"))
+    assert 2.55 <= heavy / light <= 3.45
+
+
+def test_registers_survive_switches(machine: Machine, boot: Boot) -> None:
+    """Every register of the state table, in two guests with other patterns that take turns."""
+    end = boot(machine, vms=[pv("a", "registers"), pv("b", "registers")]).wait_end()
+    for vm in ("a", "b"):
+        assert lines(end, vm) == ["registers ok 10000 switches"]
+
+
+def test_memory_is_private(machine: Machine, boot: Boot) -> None:
+    """Guests write other patterns at the same guest addresses; a third, started beside them, finds only zeros."""
+    end = boot(
+        machine,
+        vms=[pv("a", "memory-write", "ms=200"), pv("b", "memory-write", "ms=200"), pv("c", "memory-peek")],
+    ).wait_end()
+    for vm in ("a", "b"):
+        assert re.fullmatch(r"memory ok \d+ rounds of 1024 frames, 0 words wrong", lines(end, vm)[0])
+    assert lines(end, "c") == ["peek ok 1024 frames, 0 words not zero"]
+
+
+def test_frames_of_the_dead_are_zeroed(machine: Machine, boot: Boot) -> None:
+    """What a guest left behind in memory that another gets later is not to be seen there."""
+    end = boot(
+        machine,
+        vms=[pv("first", "memory-write", "ms=1 mib=8"), pv("second", "memory-peek", "mib=8 delay=300")],
+        memory_limit="14MiB",
+    ).wait_end()
+    assert lines(end, "second") == ["peek ok 2048 frames, 0 words not zero"]
