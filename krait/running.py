@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from krait import config, images, machine, paths, relay, result
+from krait import config, images, machine, paths, relay, result, where
 from krait.config import Settings
 from krait.emulator import Emulator
 from krait.machine import Links, Machine, Media
@@ -107,15 +107,16 @@ def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | Non
     (what.folder / "console.log").write_bytes(loop.transcript)
     if how == "escape":
         return ExitCode.OK
+    console = f"console: {paths.shown(what.folder / 'console.log')}"
     if how == "timeout":
-        raise KraitError(f"not ended after {timeout:g} s; console: {paths.shown(what.folder)}/console.log", ExitCode.TIMEOUT)
+        place = where.where(emulator, what.media.kernel)
+        raise KraitError(f"not ended after {timeout:g} s; {console}\n{place}", ExitCode.TIMEOUT)
     exit_status = emulator.wait(END_SECONDS)
     if exit_status is None:
         raise KraitError(f"{what.machine.emulator} closed the console but runs on", ExitCode.FAILED)
     status = result.judge(what.machine, exit_status, loop.transcript.decode(errors="replace"))
     if status is not result.Status.OK:
-        said = emulator.emulator_output() if status is result.Status.RESET and what.machine.emulator == "qemu" else ""
-        raise KraitError(f"{status.value}{f': {said}' if said else ''}", status.exit_code)
+        raise KraitError("\n".join([f"{status.value}; {console}", *where.notable(emulator)]), status.exit_code)
     return ExitCode.OK
 
 

@@ -23,6 +23,7 @@ class Tool:
 TOOLS = (
     Tool("gcc", "gcc", "compiles and links the image"),
     Tool("objcopy", "binutils", "reads and edits ELF files"),
+    Tool("addr2line", "binutils", "names places in the image"),
     Tool("qemu-system-x86_64", "qemu-system-x86", "AMD SVM machine"),
     Tool("bochs", "bochs", "VT-x machine"),
     Tool("grub-mkrescue", "grub-common", "makes the ISO that Bochs boots"),

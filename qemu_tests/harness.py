@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
-from krait import config, images, result
+from krait import config, images, result, where
 from krait.emulator import Emulator, receive
 from krait.machine import Machine, Media
 from krait.paths import shown
@@ -74,8 +74,9 @@ class Console:
     line ends, matched in order: what one `expect` has passed, the next does not see again.
     """
 
-    def __init__(self, emulator: Emulator, log_dir: Path) -> None:
+    def __init__(self, emulator: Emulator, elf: Path, log_dir: Path) -> None:
         self.emulator = emulator
+        self._elf = elf
         self.log_dir = log_dir
         self.log_path = log_dir / "console.log"
         self._spawn = _ConsoleSpawn(emulator, self.log_path)
@@ -92,7 +93,7 @@ class Console:
             self._spawn.expect(pattern, timeout=timeout)
         except (pexpect.TIMEOUT, pexpect.EOF) as error:
             why = f"did not come within {timeout:g} s" if isinstance(error, pexpect.TIMEOUT) else "had not come at the end"
-            raise AssertionError(f"{pattern!r} {why}; {self._last_lines()}") from None
+            raise AssertionError(f"{pattern!r} {why}; {self._story()}") from None
         found = self._spawn.match
         assert isinstance(found, re.Match)
         return found
@@ -115,15 +116,15 @@ class Console:
         try:
             self._spawn.expect(pexpect.EOF, timeout=timeout)
         except pexpect.TIMEOUT:
-            raise AssertionError(f"the machine did not end within {timeout:g} s; {self._last_lines()}") from None
+            raise AssertionError(f"the machine did not end within {timeout:g} s; {self._story()}") from None
         exit_status = self.emulator.wait(max(deadline - time.monotonic(), 10.0))
         assert exit_status is not None, "the console is closed, the emulator runs on"
         text = self.text
         self.ended = End(result.judge(self.emulator.machine, exit_status, text), text)
-        assert self.ended.status is expected, f"ended as {self.ended.status.name}; {self._last_lines()}"
+        assert self.ended.status is expected, f"ended as {self.ended.status.name}; {self._story()}"
         if expected in result.ORDERLY:
             problem = result.ledger_problem(text)
-            assert problem is None, f"{problem}; {self._last_lines()}"
+            assert problem is None, f"{problem}; {self._story()}"
         return self.ended
 
     def close(self) -> None:
@@ -134,9 +135,10 @@ class Console:
             self.emulator.stop()
             self._spawn.close()
 
-    def _last_lines(self) -> str:
-        lines = self.text.splitlines()[-25:]
-        return f"log {shown(self.log_path)} ends with:\n" + "\n".join(f"    {line}" for line in lines)
+    def _story(self) -> str:
+        """The last lines, and where the machine is."""
+        lines = [f"log {shown(self.log_path)} ends with:", *self.text.splitlines()[-25:]]
+        return "\n    ".join([*lines, *where.where(self.emulator, self._elf).splitlines()])
 
 
 def toml(vms: Sequence[VmTable], memory_limit: str | None) -> str:
@@ -157,6 +159,6 @@ def start(machine: Machine, vms: Sequence[VmTable], log_dir: Path, release: bool
     quiet = Progress()
     bundle = images.write_bundle(settings, log_dir / "bundle.cpio", release, end_auto, quiet)
     media = Media(images.hypervisor(release, quiet), bundle)
-    return Console(Emulator(machine, media, log_dir), log_dir)
+    return Console(Emulator(machine, media, log_dir), media.kernel, log_dir)
 
 
