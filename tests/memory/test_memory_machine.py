@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hypervisor.abi import Error, PageState
-from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hpa
+from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hpa
 from hypervisor.arch_x86.intrinsics import store_u64
 from hypervisor.lang import clear
 from hypervisor.memory import backing, frames, guest_memory, ledger, nested
@@ -51,7 +51,7 @@ class Memory(RuleBasedStateMachine):
         return self.guests[number % len(self.guests)]
 
     # VMs come and go
-    @rule(pages=st.sampled_from([1, 7, 64, 513, 4097]), weight=st.integers(1, 5))
+    @rule(pages=st.sampled_from([7, 300, 513, 4097]), weight=st.integers(1, 5))
     @precondition(lambda self: len(self.guests) < 4 and frames.free_count() > 40)
     def create(self, pages: int, weight: int) -> None:
         self.guests.append(Guest(self.world.vm(pages, weight), pages))
@@ -83,6 +83,17 @@ class Memory(RuleBasedStateMachine):
         else:
             assert status == Status.NO_MEMORY and before == 0
             assert frames.available() <= pressure.low_watermark()
+
+    @rule(which=st.integers(0, 3), first=st.integers(0, 4200), count=st.integers(50, 400))
+    @precondition(lambda self: self.guests)
+    def touch_many(self, which: int, first: int, count: int) -> None:
+        """A guest that takes what it can get: memory becomes short."""
+        guest = self.pick(which)
+        for gfn in range(first, min(first + count, guest.pages)):
+            before = nested.lookup(guest.vm, Gpa(gfn * PAGE_SIZE))
+            if backing.back(guest.vm, Gfn(gfn)) != Status.OK:
+                break
+            self.fresh(guest, gfn, before)
 
     def fresh(self, guest: Guest, gfn: int, before: int) -> None:
         """A page that had no frame reads zero and is STABLE."""
@@ -175,7 +186,7 @@ class Memory(RuleBasedStateMachine):
         if hpa != 0:
             self.own.append((hpa, count))
             for number in range(count):
-                assert ledger.kind_of(frames.Hfn((hpa >> 12) + number)) == Kind.HYPERVISOR
+                assert ledger.kind_of(Hfn((hpa >> 12) + number)) == Kind.HYPERVISOR
 
     @rule(which=st.integers(0, 100))
     @precondition(lambda self: self.own)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from hypervisor import clock, timers
-from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hva
+from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hva
 from hypervisor.arch_x86 import lapic
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.svm import nested_format as npt
@@ -40,7 +40,7 @@ class World:
         (ept if intel else npt).fill()
         ledger.start(Hva(LEDGER_BASE), FIRST_FRAME + count)
         for hfn in reversed(range(FIRST_FRAME, FIRST_FRAME + count)):
-            ledger.add(frames.Hfn(hfn), Kind.FREE)
+            ledger.add(Hfn(hfn), Kind.FREE)
         frames.set_limit(limit_frames * PAGE_SIZE)
         self.vms: list[Vm] = []
 
