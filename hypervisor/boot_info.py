@@ -24,6 +24,7 @@ TAG_MODULE: Final = 3
 TAG_MEMORY_MAP: Final = 6
 TAG_ACPI_OLD: Final = 14
 TAG_ACPI_NEW: Final = 15
+LAST_ADDRESS: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF
 LONGEST_TAGS: Final = 0x10_0000  # bytes of tags that are believed
 
 
@@ -157,7 +158,7 @@ def _read_tag(kind: u32, tag: u64, size: u64) -> None:
     if kind == TAG_CMDLINE:
         _copy_text(tag + 8, size - 8)
     elif kind == TAG_MODULE and size >= 16:
-        if info.module_count == 0:
+        if info.module_count == 0 and load_u32(tag + 12) >= load_u32(tag + 8):
             info.bundle_hpa = Hpa(load_u32(tag + 8))
             info.bundle_size = load_u32(tag + 12) - load_u32(tag + 8)
         info.module_count += 1
@@ -182,7 +183,7 @@ def _add_range(entry: u64) -> None:
     new.base = load_u64(entry)
     new.size = load_u64(entry + 8)
     new.usable = load_u32(entry + 16) == MEMORY_USABLE
-    if new.base + new.size < new.base:
+    if new.size > LAST_ADDRESS - new.base:
         return  # wraps: not a range
     info.range_count += 1
 

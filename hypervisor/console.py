@@ -6,6 +6,7 @@ from hypervisor.lang import char_at, struct, u8, u32
 
 PROMPT: Final = "krait> "
 LINE_BYTES: Final = 80
+NEWLINE: Final = 10
 
 
 @struct
@@ -13,6 +14,7 @@ class Prompt:
     """The line being typed. While shown, other lines are printed above it."""
 
     shown: bool
+    in_raw_line: bool  # an attached guest has begun a line
     length: u32
     text: Annotated[list[u8], LINE_BYTES]
 
@@ -37,10 +39,22 @@ def write(text: str) -> None:
         byte = char_at(text, index)
 
 
+def write_raw(byte: u8) -> None:
+    """Print one byte of the guest that is attached; a newline gets its return."""
+    if byte == NEWLINE:
+        write("\r\n")
+    else:
+        serial.put(byte)
+    prompt.in_raw_line = byte != NEWLINE
+
+
 def begin_line() -> None:
-    """Take the prompt away, if it is shown, to print a line in its place."""
+    """Take the prompt away, if it is shown, to print a line in its place; or end an attached guest's line."""
     if prompt.shown:
         write("\r\x1b[K")
+    elif prompt.in_raw_line:
+        write("\r\n")
+        prompt.in_raw_line = False
 
 
 def end_line() -> None:

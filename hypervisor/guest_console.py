@@ -1,14 +1,16 @@
 """Consoles of guests: bytes out are gathered into lines shown as `[name] line`, bytes typed wait until the guest reads them.
 
-What a guest writes never reaches the operator's terminal raw: control bytes and bytes above 0x7E are shown as \\xNN, but for tab.
+What a guest writes reaches the operator's terminal raw only while the operator is attached to it; else control bytes and bytes
+above 0x7E are shown as \\xNN, but for tab.
 """
 from typing import Final
 
 from hypervisor import console
 from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.arch_x86 import serial
+from hypervisor.console import say
 from hypervisor.events import raise_event
-from hypervisor.lang import address, char_at, text_at, u8, u32
+from hypervisor.lang import address, char_at, struct, text_at, u8, u32
 from hypervisor.model import CONSOLE_INPUT_BYTES, CONSOLE_LINE_BYTES, Vm
 
 TAB: Final = 9
@@ -19,8 +21,43 @@ LAST_PRINTABLE: Final = 0x7E
 HEX: Final = "0123456789abcdef"
 
 
+@struct
+class Attached:
+    """The VM that the operator's keys go to, and whose output is shown raw; None: the prompt has the keys."""
+
+    vm: Vm | None
+
+
+attached: Final = Attached()
+
+
+def attach(vm: Vm) -> None:
+    """Give this VM the operator's keys and terminal; what it has begun to print is shown."""
+    gathered = vm.console
+    attached.vm = vm
+    for i in range(gathered.line_length):
+        console.write_raw(gathered.line[i])
+    gathered.line_length = 0
+
+
+def detach() -> None:
+    """Back to the prompt."""
+    attached.vm = None
+    say("detached")
+    console.show_prompt()
+
+
+def is_attached(vm: Vm) -> bool:
+    """Whether the operator's keys go to this VM."""
+    other = attached.vm
+    return other is not None and address(other) == address(vm)
+
+
 def put(vm: Vm, byte: u8) -> None:
-    """One byte of output; a newline, or a full line, shows the line. Returns are dropped."""
+    """One byte of output; a newline, or a full line, shows the line. Returns are dropped. Raw while attached."""
+    if is_attached(vm):
+        console.write_raw(byte)
+        return
     if byte == RETURN:
         return
     if byte == NEWLINE:

@@ -102,7 +102,7 @@ boot_gdtr:
     .short 23
     .long boot_gdt
 no_long_mode_text:
-    .asciz "krait: this CPU has no 64-bit mode\r\nkrait: end 19\r\n"
+    .asciz "krait: this CPU has no 64-bit mode\r\nkrait: exit 0x13\r\n"
 
 .bss
 .balign 4096

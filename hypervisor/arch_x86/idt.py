@@ -75,6 +75,14 @@ def init() -> None:
     lidt(address(descriptor))
 
 
+def cut_behind_double_fault() -> None:
+    """Let the IDT end behind #DF, so that a later exception cannot be delivered and becomes one (debug images)."""
+    descriptor = TableDescriptor()
+    descriptor.base = address(tables.idt)
+    descriptor.limit = 16 * (DOUBLE_FAULT + 1) - 1
+    lidt(address(descriptor))
+
+
 def _set_tss() -> None:
     tss = tables.tss
     tss.rsp[0] = stacks.top(0)

@@ -1,0 +1,122 @@
+"""Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
+from hypervisor import boot_info, bundle, clock, phase, timers
+from hypervisor.abi import EXIT_NO_VIRTUALIZATION
+from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, paging, self_test,
+                                 serial, tsc)
+from hypervisor.boot_info import info
+from hypervisor.build_options import DEBUG
+from hypervisor.console import say
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import address, char_at, text_at, u32, u64
+from hypervisor.status import Status
+
+
+def main(magic: u32, loader_info: u64) -> None:
+    """Called by boot.S on the boot CPU, in long mode, interrupts off. Does not return."""
+    clock.start()
+    start_console()  # so that everything after can say what is wrong
+    start_exceptions()  # so that our own faults are decoded
+    read_boot_info(magic, loader_info)  # before anything can overwrite the loader's tables
+    check_cpu()
+    read_acpi()
+    protect_memory()  # final rights of every page
+    start_interrupts()
+    start_clock()
+    open_bundle()
+    find_virtualization()
+
+
+def start_console() -> None:
+    """COM1, polled until interrupts run."""
+    serial.init()
+    say("")
+    say("Krait, a paravirtualized micro-hypervisor in typed Python")
+    phase.found("console", "COM1 at 0x3f8, 115200 8N1")
+
+
+def start_exceptions() -> None:
+    """GDT, TSS, IDT."""
+    idt.init()
+    phase.found("exceptions", "decoded; NMI, #DF and #MC on stacks of their own")
+
+
+def read_boot_info(magic: u32, loader_info: u64) -> None:
+    """Memory map, module, command line, RSDP."""
+    status = boot_info.init(magic, loader_info)
+    phase.require(status == Status.OK, "loader", f"neither PVH nor Multiboot 2, or damaged (magic {magic:#x})")
+    loader = "PVH" if info.loader == boot_info.Loader.PVH else "Multiboot 2"
+    phase.found("loader", f"{loader}, command line \"{text_at(address(info.cmdline))}\"")
+    usable: u32 = 0
+    for i in range(info.range_count):
+        if info.ranges[i].usable:
+            usable += 1
+    phase.found("memory", f"{boot_info.usable_bytes() >> 20} MiB usable in {usable} of {info.range_count} ranges")
+
+
+def check_cpu() -> None:
+    """Features; what is missing is refused by name."""
+    cpu_features.init()
+    missing = cpu_features.first_missing()
+    phase.require(char_at(missing, 0) == 0, "cpu", f"lacks {missing}, which Krait needs")
+    phase.found("cpu", f"{text_at(address(cpu_features.features.brand))}")
+
+
+def read_acpi() -> None:
+    """Interrupt routing; a machine without tables gets the PC's defaults."""
+    acpi.init()
+    source = "ACPI tables" if acpi.acpi.madt != 0 else "no ACPI tables: a PC's defaults"
+    phase.found("platform", f"{source}, I/O APIC at {acpi.acpi.ioapic_base:#x}")
+
+
+def protect_memory() -> None:
+    """Final page tables."""
+    status = paging.init()
+    phase.require(status == Status.OK, "paging", "more memory than there are page tables for (no 1 GiB pages?)")
+    phase.found("paging", f"{paging.paging.end >> 20} MiB mapped, W^X, by {paging.paging.used} tables")
+    if DEBUG:
+        failure = self_test.first_failure()
+        phase.require(char_at(failure, 0) == 0, "self-test", f"it does not hold that {failure}")
+        phase.found("self-test", "W^X, NX, read-only tables, null and guard pages hold")
+
+
+def start_interrupts() -> None:
+    """Local APIC, I/O APIC; from here console output is drained by interrupts."""
+    lapic.init()
+    boot_cpu.apic_id = lapic.apic_id()
+    inputs = ioapic.init()
+    routed = ioapic.route_isa(serial.COM1_IRQ, host_interrupts.SERIAL_VECTOR)
+    phase.require(routed, "interrupts", "COM1's interrupt arrives nowhere")
+    kind = "x2APIC" if lapic.lapic.x2apic else "xAPIC"
+    phase.found("interrupts", f"{kind}, CPU {boot_cpu.apic_id}, I/O APIC with {inputs} inputs")
+
+
+def start_clock() -> None:
+    """The TSC's rate, the timer."""
+    tsc.measure()
+    khz = tsc.rates.tsc_khz
+    phase.require(khz >= 1000, "clock", "the PIT does not count: the TSC's rate cannot be measured")
+    clock.init(khz)
+    lapic.start_timer(tsc.rates.apic_khz)
+    timers.init(boot_cpu)
+    kind = "TSC deadline" if lapic.lapic.tsc_deadline else "local APIC one-shot"
+    phase.found("clock", f"TSC {khz // 1000} MHz; timer: {kind}, {tsc.rates.apic_khz // 1000} MHz")
+    serial.start_interrupts()
+
+
+def open_bundle() -> None:
+    """Guests and their configuration."""
+    phase.require(info.bundle_size != 0, "bundle", "none: give one as -initrd (QEMU) or module2 (GRUB)")
+    status = bundle.init(info.bundle_hpa, info.bundle_size)
+    phase.require(status == Status.OK, "bundle", "damaged, or not a newc cpio archive")
+    phase.found("bundle", f"{bundle.bundle.members} files, {info.bundle_size >> 10} KiB at {info.bundle_hpa:#x}")
+
+
+def find_virtualization() -> None:
+    """VT-x or SVM, or one clear line and the end."""
+    status = backend.detect()
+    if status == Status.NOT_FOUND:
+        phase.refuse("virtual", "this machine has no hardware virtualization (neither SVM nor VT-x)", EXIT_NO_VIRTUALIZATION)
+    if status != Status.OK:
+        phase.refuse("virtual", "this machine's hardware virtualization lacks what is named above", EXIT_NO_VIRTUALIZATION)
+    phase.require(backend.init_cpu(boot_cpu) == Status.OK, "virtual", "it cannot be switched on")
+    phase.found("virtual", backend.chosen.name)
