@@ -73,7 +73,7 @@ def test_switched_msrs_follow_the_vcpu(vm: Vm, vcpu: Vcpu) -> None:
     assert machine.vmx.current == other.backend_hpa
     vtx_vcpu.destroy(vm, other)
     vtx_vcpu.switch_to(cpu, vm, vcpu)
-    assert machine.msrs[0xC000_0102] == 0x333 and vm.overhead_frames == 1
+    assert machine.msrs[0xC000_0102] == 0x333 and vm.overhead_frames == 2
 
 
 def filled(seed: st.DataObject, paging: bool) -> GuestState:
@@ -148,8 +148,12 @@ def test_no_memory(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
     from hypervisor.addresses import Hpa
     from hypervisor.memory import frames
 
-    monkeypatch.setattr(frames, "alloc_zeroed", lambda: Hpa(0))
-    assert vtx_vcpu.create(vm, Vcpu()) == Status.NO_MEMORY and vm.overhead_frames == 0
+    for available in (0, 1):
+        free = [0x10_0000][:available]
+        monkeypatch.setattr(frames, "alloc_zeroed", lambda: Hpa(free.pop() if free else 0))
+        monkeypatch.setattr(frames, "free", free.append)
+        assert vtx_vcpu.create(vm, Vcpu()) == Status.NO_MEMORY and vm.overhead_frames == 0
+        assert len(free) == available
 
 
 def test_detect(cpu: list[str]) -> None:

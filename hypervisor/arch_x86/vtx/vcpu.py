@@ -23,14 +23,16 @@ INVEPT_TYPE_SINGLE: Final = 1
 INVVPID_TYPE_SINGLE: Final = 1
 
 RIGHTS_DPL_SHIFT: Final = 5
+FRAMES: Final = 2  # the VMCS and the virtual-APIC page
 NO_VMCS: Final[u64] = 0xFFFFFFFFFFFFFFFF
 # #DB and #AC: delivery of either can loop inside the CPU for ever, with no interrupt taken; #MC is the host's.
 EXCEPTIONS: Final = (1 << DB) | (1 << AC) | (1 << MC)
 
 # Bits that are not the guest's to change: it reads them from the shadow, and a change exits.
 CR0_HOST_BITS: Final[u64] = CR0_NE | CR0_NW | CR0_CD
-# CR4 bits a guest changes without an exit: VME to OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP.
-CR4_GUEST_BITS: Final[u64] = 0x370FFF
+# CR4 bits that a guest changes without an exit: VME to OSXMMEXCPT, UMIP, FSGSBASE, SMEP, SMAP. OSXSAVE exits, because
+# CPUID shows it, and so do features that CPUID hides: PCIDE, PKE, VMXE ...
+CR4_GUEST_BITS: Final[u64] = 0x310FFF
 
 
 def create(vm: Vm, vcpu: Vcpu) -> Status:
@@ -38,7 +40,11 @@ def create(vm: Vm, vcpu: Vcpu) -> Status:
     page = frames.alloc_zeroed()
     if page == 0:
         return Status.NO_MEMORY
-    vm.overhead_frames += 1
+    virtual_apic = frames.alloc_zeroed()
+    if virtual_apic == 0:
+        frames.free(page)
+        return Status.NO_MEMORY
+    vm.overhead_frames += FRAMES
     store_u32(hva_of(page), u32(here.revision))
     vcpu.backend_hpa = page
     vcpu.backend_hva = hva_of(page)
@@ -48,22 +54,24 @@ def create(vm: Vm, vcpu: Vcpu) -> Status:
     vmclear(page)
     load(page)
     write_controls(vcpu, vm)
+    vmwrite(vmcs.VIRTUAL_APIC_PAGE, virtual_apic)
     write_host_state()
     flush(vcpu)
     return Status.OK
 
 
 def destroy(vm: Vm, vcpu: Vcpu) -> None:
-    """Give the VMCS back. The vCPU runs nowhere."""
+    """Give its frames back. The vCPU runs nowhere."""
     if vcpu.backend_hpa == 0:
         return
     if here.msr_owner is vcpu:
         here.msr_owner = None
-    if here.vmcs == vcpu.backend_hpa:
-        here.vmcs = Hpa(0)
+    use(vcpu)
+    frames.free(Hpa(vmread(vmcs.VIRTUAL_APIC_PAGE)))
     vmclear(vcpu.backend_hpa)
+    here.vmcs = Hpa(0)
     frames.free(vcpu.backend_hpa)
-    vm.overhead_frames -= 1
+    vm.overhead_frames -= FRAMES
     vcpu.backend_hpa = Hpa(0)
 
 
@@ -79,6 +87,7 @@ def write_controls(vcpu: Vcpu, vm: Vm) -> None:
     vmwrite(vmcs.PAGE_FAULT_ERROR_MASK, 0)
     vmwrite(vmcs.PAGE_FAULT_ERROR_MATCH, 0)
     vmwrite(vmcs.CR3_TARGET_COUNT, 0)
+    vmwrite(vmcs.TPR_THRESHOLD, 0)  # CR8 is the guest's own: in the virtual-APIC page, and nothing happens below it
     vmwrite(vmcs.EXIT_MSR_STORE_COUNT, 0)
     vmwrite(vmcs.EXIT_MSR_LOAD_COUNT, 0)
     vmwrite(vmcs.ENTRY_MSR_LOAD_COUNT, 0)
