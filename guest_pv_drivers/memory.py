@@ -53,7 +53,7 @@ frames: Final = Frames()
 
 
 def init() -> None:
-    """Own page tables; every frame behind the image is free."""
+    """Own page tables; every frame behind the image is free, at most MAX_FRAMES in all."""
     for i in range(DIRECTORY_ENTRIES):
         tables.directory[i] = u64(i) * LARGE_PAGE_SIZE | LARGE_PAGE | PRESENT_WRITABLE
     for i in range(1, ENTRIES):
@@ -63,12 +63,18 @@ def init() -> None:
         tables.level3[i] = address(tables.directory) + u64(i) * PAGE_SIZE | PRESENT_WRITABLE
     tables.level4[0] = address(tables.level3) | PRESENT_WRITABLE
     intrinsics.write_cr3(address(tables.level4))
-    frames.count = start_info.get().memory_bytes >> PAGE_SHIFT
-    assert frames.count <= MAX_FRAMES
-    frames.first_usable = start_info.get().image_end + PAGE_SIZE - 1 >> PAGE_SHIFT
-    frames.search = frames.first_usable
-    frames.absent = frames.count - frames.first_usable
-    set_states(frames.first_usable, frames.absent, ABSENT)
+    end = start_info.get().memory_bytes >> PAGE_SHIFT
+    start_allocator((start_info.get().image_end + PAGE_SIZE - 1) >> PAGE_SHIFT, end if end < MAX_FRAMES else MAX_FRAMES)
+
+
+def start_allocator(first: u64, end: u64) -> None:
+    """All frames of [first, end) are free, none has been used yet."""
+    assert first <= end <= MAX_FRAMES
+    frames.count = end
+    frames.first_usable = first
+    frames.search = first
+    frames.absent = end - first
+    set_states(first, frames.absent, ABSENT)
 
 
 def find(state: u8) -> u64:
