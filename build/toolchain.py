@@ -1,0 +1,184 @@
+"""Runs Cython, gcc and the linker over generated files, each only when what it reads has changed."""
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import cython_backend
+from compiler import Unit
+from emit_c import header_name
+
+BUILD = Path(__file__).resolve().parent
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-but-set-variable", "-Wno-unused-variable",
+            "-Wno-unused-label", "-Wno-type-limits", "-Wno-builtin-declaration-mismatch",
+            *(f"-Werror={name}" for name in ("sign-compare", "shift-count-overflow", "overflow", "maybe-uninitialized",
+                                             "uninitialized", "implicit-function-declaration", "int-conversion",
+                                             "incompatible-pointer-types", "array-bounds", "return-type"))]
+METAL = ["-std=gnu11", "-O2", "-g", "-gdwarf-4", "-ffreestanding", "-mgeneral-regs-only", "-mno-red-zone", "-fno-pic", "-fno-pie",
+         "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-ffunction-sections",
+         "-fdata-sections", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fwrapv", "-fno-delete-null-pointer-checks",
+         "-fno-crossjumping", "-fno-tree-tail-merge", "-ftrivial-auto-var-init=zero", "-Ulinux", "-Uunix",
+         "-fsanitize=bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"]
+
+
+class BuildError(Exception):
+    """A tool failed; the text is what it said."""
+
+
+class Stage:
+    """Prints on stderr how long a stage of the build took."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Stage:
+        self.start = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        print(f"{self.name:<34}{time.monotonic() - self.start:7.2f} s", file=sys.stderr)
+
+
+def run(command: list[str], cwd: Path | None = None) -> str:
+    """Run a tool; BuildError with its messages if it fails, messages on stderr otherwise."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"{' '.join(command[:1])} failed:\n{done.stderr or done.stdout}")
+    if done.stderr:
+        print(done.stderr, end="", file=sys.stderr)
+    return done.stdout
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file if its text differs."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+class Cache:
+    """What every output was made of: an output is current while the digest of its inputs stays."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+
+    def stale(self, output: Path, *inputs: str) -> bool:
+        """Whether the output is missing or its inputs changed; notes the new inputs with `made`."""
+        return not output.exists() or self.known.get(str(output)) != digest(*inputs)
+
+    def made(self, output: Path, *inputs: str) -> None:
+        """Note that the output was made of the inputs."""
+        self.known[str(output)] = digest(*inputs)
+        self.path.write_text(json.dumps(self.known))
+
+
+def digest(*parts: str) -> str:
+    """One digest over texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _start_worker(directory: str) -> None:
+    os.chdir(directory)
+    cython_backend.install()
+
+
+def _translate(job: tuple[str, str, str]) -> str:
+    source, target, name = job
+    try:
+        cython_backend.translate(Path(source), Path(target), name)
+    except cython_backend.BackendError as error:
+        return str(error)
+    return ""
+
+
+class Toolchain:
+    """Builds objects below one output directory."""
+
+    def __init__(self, root: Path, directory: Path) -> None:
+        self.root, self.directory = root, directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.cache = Cache(directory / "cache.json")
+        self.back_end = (BUILD / "cython_backend.py").read_text()
+
+    def translate(self, units: list[Unit]) -> list[Path]:
+        """Write the generated files and let Cython translate the modules that changed; the C files."""
+        jobs, inputs, sources = [], {}, []
+        for unit in units:
+            stem = self.directory.joinpath(*unit.module.name.split("."))
+            write(self.directory / header_name(unit.module), unit.header)
+            if not unit.source:
+                if unit.tail:
+                    write(stem.with_suffix(".c"), f'#include "{header_name(unit.module)}"\n{unit.tail}')
+                    sources.append(stem.with_suffix(".c"))
+                continue
+            for part in list(stem.relative_to(self.directory).parents)[:-1]:
+                write(self.directory / part / "__init__.pxd", "")
+            write(stem.with_suffix(".py"), unit.source)
+            write(stem.with_suffix(".pxd"), unit.declarations)
+            sources.append(stem.with_suffix(".c"))
+            made_of = (unit.source, unit.declarations, unit.tail, self.back_end)
+            if self.cache.stale(stem.with_suffix(".c"), *made_of):
+                relative = stem.relative_to(self.directory)
+                jobs.append((str(relative.with_suffix(".py")), str(relative.with_suffix(".c")), unit.module.name))
+                inputs[stem.with_suffix(".c")] = (made_of, unit)
+        self._translate_all(jobs)
+        for path, (made_of, unit) in inputs.items():
+            path.write_text(f'{path.read_text()}\n{unit.tail}' if unit.tail else path.read_text())
+            self.cache.made(path, *made_of)
+        return sources
+
+    def _translate_all(self, jobs: list[tuple[str, str, str]]) -> None:
+        if not jobs:
+            return
+        for _, target, _ in jobs:
+            (self.directory / target).unlink(missing_ok=True)
+        workers = min(len(jobs), os.cpu_count() or 1)
+        with multiprocessing.get_context("fork").Pool(workers, _start_worker, (str(self.directory),)) as pool:
+            said = [text for text in pool.imap_unordered(_translate, jobs) if text]
+        if said:
+            raise BuildError("\n".join(said))
+
+    def objects(self, sources: list[Path], compiler: str, flags: list[str], suffix: str = ".o") -> list[Path]:
+        """Compile C and assembly; objects lie beside the generated C."""
+        flags = [*flags, f"-I{self.directory}", f"-I{self.root}", f"-I{BUILD}", f"-ffile-prefix-map={self.directory}={self.root}"]
+        jobs = []
+        for source in sources:
+            place = source if source.is_relative_to(self.directory) else self.directory / source.relative_to(self.root)
+            target = place.with_name(place.name + suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            jobs.append((source, target, [compiler, "-c", *flags, str(source), "-o", str(target)]))
+        texts: dict[Path, str] = {}
+        stale = [(target, command, inputs) for source, target, command in jobs
+                 if self.cache.stale(target, *(inputs := (self._closure(source, texts), " ".join(command))))]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda job: run(job[1], self.directory), stale))
+        for target, _, inputs in stale:
+            self.cache.made(target, *inputs)
+        return [target for _, target, _ in jobs]
+
+    def _closure(self, path: Path, texts: dict[Path, str]) -> str:
+        """The texts of a file and of all it includes, as one digest."""
+        parts: list[str] = []
+        seen: set[Path] = set()
+        todo = [path]
+        while todo:
+            current = todo.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current not in texts:
+                texts[current] = current.read_text()
+            parts.append(texts[current])
+            for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', texts[current], re.M):
+                todo += [found for base in (current.parent, self.directory, self.root, BUILD) if (found := base / name).exists()][:1]
+        return digest(*parts)
