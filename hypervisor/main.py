@@ -8,6 +8,7 @@ from hypervisor.build_options import DEBUG
 from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, char_at, text_at, u32, u64
+from hypervisor.memory import frames
 from hypervisor.status import Status
 
 
@@ -23,6 +24,7 @@ def main(magic: u32, loader_info: u64) -> None:
     start_interrupts()
     start_clock()
     open_bundle()
+    find_frames()  # from here memory can be taken
     find_virtualization()
 
 
@@ -109,6 +111,12 @@ def open_bundle() -> None:
     status = bundle.init(info.bundle_hpa, info.bundle_size)
     phase.require(status == Status.OK, "bundle", "damaged, or not a newc cpio archive")
     phase.found("bundle", f"{bundle.bundle.members} files, {info.bundle_size >> 10} KiB at {info.bundle_hpa:#x}")
+
+
+def find_frames() -> None:
+    """The ledger: one entry a frame."""
+    phase.require(frames.init() == Status.OK, "frames", "no usable range has room for the ledger")
+    phase.found("frames", f"{frames.total()} of 4 KiB, {frames.free_count() >> 8} MiB free")
 
 
 def find_virtualization() -> None:

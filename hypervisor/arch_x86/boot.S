@@ -5,22 +5,22 @@
 .balign 4
     .long 4, 8, 18                      # name bytes, descriptor bytes, XEN_ELFNOTE_PHYS32_ENTRY
     .asciz "Xen"
-    .quad boot_entry
+    .quad _start
 
-.section .multiboot, "a"
+.section .multiboot2, "a"
 .balign 8
 multiboot:
     .long 0xE85250D6, 0, multiboot_end - multiboot, -(0xE85250D6 + multiboot_end - multiboot)
     .short 3, 0                         # entry address tag
-    .long 12, boot_entry, 0
+    .long 12, _start, 0
     .short 0, 0                         # end tag
     .long 8
 multiboot_end:
 
-.section .text.boot, "ax"
+.section .boot, "ax"
 .code32
-.globl boot_entry
-boot_entry:                             # EAX: Multiboot's magic or anything; EBX: boot information
+.globl _start
+_start:                             # EAX: Multiboot's magic or anything; EBX: boot information
     cli
     cld
     mov     %eax, %esi
