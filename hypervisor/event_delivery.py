@@ -36,4 +36,6 @@ def unseen(vcpu: Vcpu) -> u64:
     if not vcpu.info_valid:
         return vcpu.pending_events
     info = guest_memory.host_address(vm, vcpu.info_gpa)
+    if info == 0:  # the guest has released the page that it registered
+        return vcpu.pending_events
     return vcpu.pending_events | atomic_load_u64(info + offsetof(VcpuInfo, "pending"))

@@ -131,7 +131,8 @@ def bench(
         return
     print(f"{what} on {report.emulator} ({report.vendor}), instructions per operation")
     for operation, count in report.instructions.items():
-        print(f"  {operation:<14}{count:>8}")
+        bound = benchmarks.PROMISED[report.emulator].get(operation)
+        print(f"  {operation:<14}{count:>8}" + (f"   promised: at most {bound}" if bound is not None else ""))
 
 
 def main() -> None:

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Gfn, Hfn, Hpa, hva_of
+from hypervisor import boot_info
+from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Gfn, Hfn, Hpa, hva_of
 from hypervisor.arch_x86.intrinsics import fill_memory
-from hypervisor.lang import struct, u32, u64
+from hypervisor.boot_info import info
+from hypervisor.lang import link_address, struct, u32, u64
 from hypervisor.memory import ledger
-from hypervisor.memory.ledger import NO_VM, Kind, Use
+from hypervisor.memory.ledger import ENTRY_BYTES, NO_VM, Kind, Use
 from hypervisor.model import Vm
+from hypervisor.status import Status
 
+LOW_END: Final = 0x10_0000  # the first MiB stays with firmware and real-mode structures
 HYPERVISOR_RESERVE: Final = 128  # frames that guests' RAM never takes: nested tables, vCPUs
 SETTLE_CHUNK: Final = 256
 
@@ -26,6 +30,61 @@ class Pool:
 
 
 pool: Final = Pool()
+
+
+def init() -> Status:
+    """Find all usable frames and start the ledger; boot_info and the hypervisor's final page tables stand. Boot only.
+
+    NO_MEMORY: no usable range has room for the ledger. The pool for guests is all there is until set_limit.
+    """
+    limit: u64 = boot_info.usable_end() >> PAGE_SHIFT
+    place = _room_for(limit * ENTRY_BYTES)
+    if place == 0:
+        return Status.NO_MEMORY
+    fill_memory(hva_of(place), 0, limit * ENTRY_BYTES)
+    ledger.start(hva_of(place), limit)
+    _add(0, link_address("__image_end"), Kind.HYPERVISOR)
+    _add(info.bundle_hpa, info.bundle_hpa + info.bundle_size, Kind.HYPERVISOR)
+    _add(place, place + limit * ENTRY_BYTES, Kind.HYPERVISOR)
+    _add(LOW_END, limit << PAGE_SHIFT, Kind.FREE)
+    pool.search_from = limit
+    set_limit(0)
+    return Status.OK
+
+
+def _add(start: u64, end: u64, kind: Kind) -> None:
+    """Enter the usable frames of [start, end), highest first so that the lowest are handed out first; what is entered stays.
+
+    FREE takes frames that are usable throughout; HYPERVISOR every frame that it touches.
+    """
+    for index in range(info.range_count):
+        entry = info.ranges[info.range_count - 1 - index]
+        if entry.usable:
+            first: u64 = max_u64(start, entry.base + PAGE_MASK) >> PAGE_SHIFT
+            last: u64 = min_u64(end + PAGE_MASK, entry.base + entry.size) >> PAGE_SHIFT
+            while last > first:
+                last -= 1
+                ledger.add(Hfn(last), kind)
+
+
+def _room_for(length: u64) -> Hpa:
+    """The lowest page-aligned place of `length` bytes in usable memory, behind the image and beside the bundle; 0: none."""
+    best: u64 = 0
+    bundle_end: u64 = page_up(info.bundle_hpa + info.bundle_size)
+    for index in range(info.range_count):
+        entry = info.ranges[index]
+        if entry.usable:
+            place: u64 = page_up(max_u64(entry.base, link_address("__image_end")))
+            if place < bundle_end and info.bundle_hpa < place + length:
+                place = bundle_end
+            if place + length <= entry.base + entry.size and (best == 0 or place < best):
+                best = place
+    return Hpa(best)
+
+
+def page_up(place: u64) -> u64:
+    """The next multiple of 4 KiB."""
+    return (place + PAGE_MASK) & ~u64(PAGE_MASK)
 
 
 def total() -> u64:
@@ -50,6 +109,11 @@ def available() -> u64:
 def min_u64(a: u64, b: u64) -> u64:
     """The smaller of two."""
     return a if a < b else b
+
+
+def max_u64(a: u64, b: u64) -> u64:
+    """The larger of two."""
+    return a if a > b else b
 
 
 def set_limit(limit_bytes: u64) -> None:

@@ -103,6 +103,13 @@ def test_exception(vcpu: Vcpu, fields: dict[int, int]) -> None:
     assert (exit.vector, exit.error_code, exit.raw_info1) == (1, 0, 0x4000)
 
 
+def test_debug_exception_reaches_dr6(vcpu: Vcpu, fields: dict[int, int]) -> None:
+    machine.registers["dr6"] = 0xFFFF_0FF3
+    fields[vmcs.GUEST_INTERRUPTIBILITY] = vmcs.BLOCKED_BY_STI
+    decoded(vcpu, fields, 0, event=0x8000_0301, qualification=0x4004)
+    assert machine.registers["dr6"] == 0xFFFF_4FF4 and fields[vmcs.GUEST_INTERRUPTIBILITY] == 0
+
+
 def test_nmi_goes_to_the_hosts_handler(vcpu: Vcpu, fields: dict[int, int]) -> None:
     with pytest.raises(GeneralProtection, match="INT 2"):
         decoded(vcpu, fields, 0, event=0x8000_0202)

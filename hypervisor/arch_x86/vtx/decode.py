@@ -1,7 +1,8 @@
 """VM exit to VmExit. Source: Intel SDM vol. 3C 28.2 (information recorded at exits), vol. 3D appendix C (reasons)."""
 from typing import Annotated, Final
 
-from hypervisor.arch_x86.intrinsics import raise_nmi, vmread, vmwrite
+from hypervisor.arch_x86.defs.cr import DB, DF
+from hypervisor.arch_x86.intrinsics import raise_nmi, read_dr6, vmread, vmwrite, write_dr6
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
 from hypervisor.arch_x86.vtx import failure, vmcs
 from hypervisor.arch_x86.vtx.current import here, use
@@ -40,8 +41,8 @@ CAUSE: Final[Annotated[list[Cause], REASONS]] = [
     Cause.UNKNOWN]  # 64 XRSTORS
 
 BASIC_REASON: Final = 0xFFFF
-NMI_VECTOR: Final = 2
-DOUBLE_FAULT_VECTOR: Final = 8
+DR6_TRAPS: Final = 0xF  # B0 to B3: each #DB sets them anew
+DR6_CAUSES: Final = 0x600F  # and BD, BS, which stay until cleared
 
 # 28.2.1, table 28-5: I/O instructions
 IO_SIZE_LESS_1: Final = 7
@@ -172,10 +173,23 @@ def decode_exception(exit: VmExit) -> None:
         return
     exit.error_code = 0
     exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
+    if exit.vector == DB:
+        settle_debug_exception(exit.raw_info1)
     if info & vmcs.INTERRUPTION_ERROR_VALID != 0:
         exit.error_code = u32(vmread(vmcs.EXIT_INTERRUPTION_ERROR))
-    if info & vmcs.INTERRUPTION_NMI_UNBLOCKED != 0 and exit.vector != DOUBLE_FAULT_VECTOR:
+    if info & vmcs.INTERRUPTION_NMI_UNBLOCKED != 0 and exit.vector != DF:
         block_nmi(exit)
+
+
+def settle_debug_exception(qualification: u64) -> None:
+    """#DB exits before it reaches DR6 (28.2.1, table 28-1): do that here, so that it can be injected as it is.
+
+    The shadow of an STI or MOV SS ends with the injection; with TF set, the entry would refuse it (27.3.1.5).
+    """
+    write_dr6((read_dr6() & ~DR6_TRAPS) | (qualification & DR6_CAUSES))
+    blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
+    if blocked & vmcs.BLOCKED_BY_SHADOW != 0:
+        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, blocked & ~vmcs.BLOCKED_BY_SHADOW)
 
 
 def decode_io(exit: VmExit) -> None:

@@ -1,0 +1,87 @@
+"""A machine's memory for tests: fake physical frames under the real ledger, VMs and vCPUs. No guest code runs."""
+from __future__ import annotations
+
+from hypervisor import clock, timers
+from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hva
+from hypervisor.arch_x86 import lapic
+from hypervisor.arch_x86.fake.machine import machine
+from hypervisor.arch_x86.svm import nested_format as npt
+from hypervisor.arch_x86.vtx import nested_format as ept
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import address, clear, map_memory, sizeof, unmap_memory
+from hypervisor.memory import frames, guest_memory, ledger, ledger_check, nested, nested_walk
+from hypervisor.memory.ledger import ENTRY_BYTES, Kind
+from hypervisor.model import Vcpu, VcpuState, Vm, VmState
+from hypervisor.paging import pressure
+from hypervisor.sched import run_queue
+from hypervisor.status import Status
+
+FIRST_FRAME = 0x100  # the fake machine's RAM begins at 1 MiB
+LEDGER_BASE = 0x70_0000_0000
+TSC_KHZ = 1_000_000  # one tick is one nanosecond
+
+
+class World:
+    """Frames [FIRST_FRAME, FIRST_FRAME + count), all free; VMs made by `vm`. `close` when done."""
+
+    def __init__(self, count: int, limit_frames: int = 0, intel: bool = False) -> None:
+        self.count = count
+        machine.reset()
+        lapic.lapic.tsc_deadline = True
+        machine.msrs[lapic.IA32_TSC_DEADLINE] = 0
+        clock.init(TSC_KHZ)
+        timers.init(boot_cpu)
+        for part in (nested_walk.spaces, pressure.state, ledger.book, frames.pool, guest_memory.random_wait, run_queue.queue,
+                     boot_cpu, nested_walk.entry_format):
+            clear(part)
+        self.ram = bytearray(b"\xa5" * (count * PAGE_SIZE))
+        map_memory(FIRST_FRAME * PAGE_SIZE, self.ram)
+        map_memory(LEDGER_BASE, bytearray((FIRST_FRAME + count) * ENTRY_BYTES))
+        (ept if intel else npt).fill()
+        ledger.start(Hva(LEDGER_BASE), FIRST_FRAME + count)
+        for hfn in reversed(range(FIRST_FRAME, FIRST_FRAME + count)):
+            ledger.add(Hfn(hfn), Kind.FREE)
+        frames.set_limit(limit_frames * PAGE_SIZE)
+        self.vms: list[Vm] = []
+
+    def close(self) -> None:
+        unmap_memory(FIRST_FRAME * PAGE_SIZE)
+        unmap_memory(LEDGER_BASE)
+
+    def vm(self, pages: int, weight: int = 1, vcpus: int = 1) -> Vm:
+        """A running VM with nested tables."""
+        made = Vm()
+        made.id = len(self.vms) + 1
+        made.memory_bytes = pages * PAGE_SIZE
+        made.weight = weight
+        made.state = VmState.RUNNING
+        assert nested.create(made) == Status.OK
+        for index in range(vcpus):
+            vcpu = Vcpu()
+            vcpu.vm = made
+            vcpu.index = index
+            vcpu.state = VcpuState.RUNNABLE
+            made.vcpus[index] = vcpu
+            self.keep = getattr(self, "keep", []) + [vcpu]
+        made.vcpu_count = vcpus
+        self.vms.append(made)
+        return made
+
+    def bytes_of(self, vm: Vm, gfn: int) -> bytes | None:
+        """What the guest sees in a page; None: not backed."""
+        place = guest_memory.host_address(vm, Gpa(gfn * PAGE_SIZE))
+        if place == 0:
+            return None
+        offset = place - FIRST_FRAME * PAGE_SIZE
+        return bytes(self.ram[offset:offset + PAGE_SIZE])
+
+    def check(self) -> None:
+        """The ledger holds, whole and in steps; frames are conserved."""
+        assert ledger_check.check() == 0
+        assert sum(ledger.book.counts) == FIRST_FRAME + self.count
+
+
+def vcpu_of(vm: Vm, index: int = 0) -> Vcpu:
+    vcpu = vm.vcpus[index]
+    assert vcpu is not None
+    return vcpu
