@@ -109,6 +109,13 @@ def cpl(vcpu: Vcpu) -> u64:
     return vtx_vcpu.cpl(vcpu)
 
 
+def cr4(vcpu: Vcpu) -> u64:
+    """The guest's CR4."""
+    if chosen.svm:
+        return svm_vcpu.cr4(vcpu)
+    return vtx_vcpu.cr4(vcpu)
+
+
 def read_state(vcpu: Vcpu, state: GuestState) -> None:
     """Copy the whole architectural state out (slow); also regs.cr2."""
     if chosen.svm:

@@ -103,3 +103,8 @@ def cpl(vcpu: Vcpu) -> u64:
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
     at(Vmcb, vcpu.backend_hva).cr2 = value
+
+
+def cr4(vcpu: Vcpu) -> u64:
+    """The guest's CR4."""
+    return at(Vmcb, vcpu.backend_hva).cr4

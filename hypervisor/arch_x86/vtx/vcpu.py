@@ -224,3 +224,9 @@ def cpl(vcpu: Vcpu) -> u64:
     """Privilege level of the guest's code: the DPL of SS (25.4.1)."""
     use(vcpu)
     return (vmread(vmcs.GUEST_SS_RIGHTS) >> RIGHTS_DPL_SHIFT) & 3
+
+
+def cr4(vcpu: Vcpu) -> u64:
+    """The guest's CR4, as far as it is the guest's to change without an exit."""
+    use(vcpu)
+    return vmread(vmcs.GUEST_CR4) & CR4_GUEST_BITS

@@ -1,0 +1,56 @@
+"""Stopping one VM for a fault of its guest: a dump that says what and where. The other VMs do not notice."""
+from typing import Annotated, Final
+
+from hypervisor import guest_code, vm
+from hypervisor.addresses import Hva
+from hypervisor.arch_x86 import backend
+from hypervisor.arch_x86.state import GuestState
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.console import say
+from hypervisor.lang import address, array, u8
+from hypervisor.model import Vcpu, Vm, VmState
+
+SEGMENT_NAMES: Final[Annotated[list[str], 8]] = ["es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"]
+EXIT_CODE_CRASHED: Final = 255
+CODE_BYTES: Final = 16  # room for guest_code.MOST
+
+
+def stop(vcpu: Vcpu, exit: VmExit, cause: str) -> None:
+    """Dump, and end the VM as CRASHED. The handler then answers Outcome.STOP."""
+    owner = vcpu.vm
+    assert owner is not None
+    say(f"vm '{vm.name(owner)}' stopped: {cause} at rip {vcpu.regs.rip:#x}")
+    dump(owner, vcpu, exit)
+    owner.state = VmState.CRASHED
+    owner.exit_code = EXIT_CODE_CRASHED
+
+
+def dump(owner: Vm, vcpu: Vcpu, exit: VmExit) -> None:
+    """Everything that the hardware knows of a vCPU."""
+    r = vcpu.regs
+    state = GuestState()
+    backend.read_state(vcpu, state)
+    say(f"  vm {owner.id} vcpu {vcpu.index}, exit {exit.raw_reason:#x} info {exit.raw_info1:#x} {exit.raw_info2:#x}")
+    say(f"  rax {r.rax:016x} rbx {r.rbx:016x} rcx {r.rcx:016x} rdx {r.rdx:016x}")
+    say(f"  rsi {r.rsi:016x} rdi {r.rdi:016x} rbp {r.rbp:016x} rsp {r.rsp:016x}")
+    say(f"  r8  {r.r8:016x} r9  {r.r9:016x} r10 {r.r10:016x} r11 {r.r11:016x}")
+    say(f"  r12 {r.r12:016x} r13 {r.r13:016x} r14 {r.r14:016x} r15 {r.r15:016x}")
+    say(f"  rip {r.rip:016x} rflags {r.rflags:08x} cr2 {r.cr2:016x} efer {state.efer:x}")
+    say(f"  cr0 {state.cr0:016x} cr3 {state.cr3:016x} cr4 {state.cr4:x} dr6 {state.dr6:x} dr7 {state.dr7:x}")
+    for i in range(8):
+        segment = state.segments[i]
+        say(f"  {SEGMENT_NAMES[i]:<4} {segment.selector:04x} base {segment.base:016x} limit {segment.limit:08x}"
+            f" attributes {segment.attributes:05x}")
+    say(f"  gdtr {state.gdtr_base:016x} {state.gdtr_limit:04x} idtr {state.idtr_base:016x} {state.idtr_limit:04x}")
+    dump_code(vcpu)
+
+
+def dump_code(vcpu: Vcpu) -> None:
+    """The bytes at RIP, if its page is there."""
+    code: Annotated[list[u8], CODE_BYTES] = array(u8, CODE_BYTES)
+    count = guest_code.fetch(vcpu, Hva(address(code)))
+    if count == 0:
+        say("  code: not readable")
+        return
+    say(f"  code {code[0]:02x} {code[1]:02x} {code[2]:02x} {code[3]:02x} {code[4]:02x} {code[5]:02x} {code[6]:02x}"
+        f" {code[7]:02x} {code[8]:02x} {code[9]:02x} {code[10]:02x} {code[11]:02x} ({count} bytes)")

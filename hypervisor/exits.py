@@ -1,0 +1,61 @@
+"""From an exit's cause to its handler, and from the handler's answer to what happens with the vCPU."""
+from typing import Annotated, Final
+
+from hypervisor import inject, vm
+from hypervisor.arch_x86 import backend
+from hypervisor.arch_x86.defs.cr import DB, RFLAGS_TF
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.cpu import boot_cpu
+from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exception, hlt, hypercall, interrupt,
+                                 interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdtsc, triple_fault,
+                                 unknown, virtualization, wbinvd, wrmsr, xsetbv)
+from hypervisor.handlers.outcome import Outcome
+from hypervisor.model import EXIT_CAUSES, WORK_RESCHED, WORK_RESTART, Vcpu, VcpuState
+from hypervisor.sched.wake import sleep
+
+# In the order of vm_exit.Cause.
+HANDLERS: Final = (
+    interrupt.handle, nmi.handle, interrupt_window.handle, cpuid.handle, hypercall.handle, io.handle, rdmsr.handle,
+    wrmsr.handle, hlt.handle, nested_fault.handle, cr_access.handle, dr_access.handle, xsetbv.handle, exception.handle,
+    triple_fault.handle, rdtsc.handle, invlpg.handle, pause.handle, monitor_mwait.handle, virtualization.handle,
+    wbinvd.handle, entry_failure.handle, unknown.handle)
+
+CAUSE_NAMES: Final[Annotated[list[str], EXIT_CAUSES]] = [
+    "interrupt", "nmi", "interrupt-window", "cpuid", "hypercall", "io", "rdmsr", "wrmsr", "hlt", "nested-fault",
+    "cr-access", "dr-access", "xsetbv", "exception", "triple-fault", "rdtsc", "invlpg", "pause", "monitor-mwait",
+    "vmx-svm", "wbinvd", "entry-failure", "unknown"]
+
+
+def dispatch(vcpu: Vcpu, exit: VmExit) -> None:
+    """Run the handler of a fresh exit, or of one that had to WAIT."""
+    vcpu.exits[exit.cause] += 1
+    if exit.idt_vectoring != 0:
+        inject.again(vcpu, exit.idt_vectoring, exit.idt_vectoring_error)
+        exit.idt_vectoring = 0
+    outcome = HANDLERS[exit.cause](vcpu, exit)
+    if outcome == Outcome.SKIP:
+        skip(vcpu, exit)
+    elif outcome != Outcome.RESUME:
+        leave(vcpu, exit, outcome)
+
+
+def skip(vcpu: Vcpu, exit: VmExit) -> None:
+    """Go on behind the instruction; when single-stepping, its trap is due."""
+    backend.skip(vcpu, exit)
+    if vcpu.regs.rflags & RFLAGS_TF != 0:
+        inject.exception(vcpu, DB)
+
+
+def leave(vcpu: Vcpu, exit: VmExit, outcome: Outcome) -> None:
+    """The vCPU does not simply run on."""
+    if outcome == Outcome.BLOCK:
+        skip(vcpu, exit)
+        if vcpu.pending_events == 0 and not inject.interrupt_pending(vcpu):
+            sleep(vcpu, VcpuState.BLOCKED)
+    elif outcome == Outcome.WAIT:
+        vcpu.restart = True
+        boot_cpu.work |= WORK_RESTART if vcpu.state == VcpuState.RUNNABLE else WORK_RESCHED
+    else:
+        owner = vcpu.vm
+        assert owner is not None
+        vm.stopped(owner)

@@ -1,0 +1,154 @@
+"""CPUID: the host's answer less what a guest does not have, and the leaves of hypervisors (abi.py).
+
+Intel SDM vol. 2A CPUID, AMD APM vol. 3 appendix E. A feature is shown only if its state is switched and its registers are
+either passed through or handled.
+"""
+from typing import Final
+
+from hypervisor import clock
+from hypervisor.abi import (ABI_VERSION, CPUID_KRAIT_BASE, CPUID_KRAIT_FEATURES, FEATURE_CONSOLE, FEATURE_EVENTS,
+                            FEATURE_MEMORY)
+from hypervisor.arch_x86 import backend, extended_state
+from hypervisor.arch_x86.cpu_features import CpuidResult
+from hypervisor.arch_x86.defs.cpuid import (
+    F1C_DSCPL, F1C_DTES64, F1C_EST, F1C_HYPERVISOR, F1C_MONITOR, F1C_OSXSAVE, F1C_PCID, F1C_PDCM, F1C_SMX, F1C_TM2,
+    F1C_TSC_DEADLINE, F1C_VMX, F1C_X2APIC, F1D_ACPI, F1D_APIC, F1D_DS, F1D_HTT, F1D_MCA, F1D_MCE, F1D_MTRR, F1D_PBE, F1D_TM,
+    F7B_SHOWN, F7C_SHOWN, FE1C_SHOWN, FE1D_FFXSR)
+from hypervisor.arch_x86.defs.cr import CR4_OSXSAVE
+from hypervisor.arch_x86.intrinsics import cpuid
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.handlers.outcome import Outcome
+from hypervisor.lang import address, u32, u64
+from hypervisor.model import Vcpu
+
+HIGHEST_BASIC: Final = 0xD
+HIGHEST_EXTENDED: Final[u32] = 0x80000008
+KRAIT_EBX: Final[u32] = 0x6961724B  # "KraitKraitKr"
+KRAIT_ECX: Final[u32] = 0x61724B74
+KRAIT_EDX: Final[u32] = 0x724B7469
+
+LEAF_1_ECX_HIDDEN: Final[u32] = (F1C_DTES64 | F1C_MONITOR | F1C_DSCPL | F1C_VMX | F1C_SMX | F1C_EST | F1C_TM2 | F1C_PDCM | F1C_PCID
+                                 | F1C_X2APIC | F1C_TSC_DEADLINE | F1C_OSXSAVE)
+LEAF_1_EDX_HIDDEN: Final[u32] = (F1D_MCE | F1D_APIC | F1D_MTRR | F1D_MCA | F1D_DS | F1D_ACPI | F1D_HTT | F1D_TM | F1D_PBE)
+XSAVE_FORMS_SHOWN: Final = 7  # leaf 0xD:1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX 1; no XSAVES
+PHYSICAL_BITS_EAX: Final = 0xFFFF
+
+
+def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
+    """Answer in RAX, RBX, RCX, RDX."""
+    answer = CpuidResult()
+    regs = vcpu.regs
+    leaf = u32(regs.rax)
+    if leaf >= 0x40000000 and leaf < 0x80000000:
+        hypervisor_leaf(leaf, answer)
+    else:
+        cpuid(leaf, u32(regs.rcx), address(answer))
+        if leaf >= 0x80000000:
+            extended_leaf(leaf, answer)
+        else:
+            basic_leaf(vcpu, leaf, u32(regs.rcx), answer)
+    regs.rax = answer.eax
+    regs.rbx = answer.ebx
+    regs.rcx = answer.ecx
+    regs.rdx = answer.edx
+    return Outcome.SKIP
+
+
+def basic_leaf(vcpu: Vcpu, leaf: u32, subleaf: u32, r: CpuidResult) -> None:
+    """Leaves of both vendors. What is not named here, the guest does not have."""
+    match leaf:
+        case 0:
+            if r.eax > HIGHEST_BASIC:
+                r.eax = HIGHEST_BASIC
+        case 1:
+            features_leaf(vcpu, r)
+        case 2 | 4:
+            if leaf == 4:
+                r.eax = r.eax & 0x3FFF  # one core, one thread behind each cache
+        case 6:
+            nothing(r)
+            r.eax = 4  # ARAT
+        case 7:
+            if subleaf != 0:
+                nothing(r)
+            r.eax = 0
+            r.ebx = r.ebx & F7B_SHOWN
+            r.ecx = r.ecx & F7C_SHOWN
+            r.edx = 0
+        case 0xD:
+            xsave_leaf(subleaf, r)
+        case _:
+            nothing(r)
+
+
+def features_leaf(vcpu: Vcpu, r: CpuidResult) -> None:
+    """Leaf 1: features, and the initial APIC ID in EBX."""
+    owner = vcpu.vm
+    assert owner is not None
+    r.ebx = (r.ebx & 0xFF00) | ((owner.vcpu_count & 0xFF) << 16) | (vcpu.index << 24)
+    r.ecx = (r.ecx & ~LEAF_1_ECX_HIDDEN) | F1C_HYPERVISOR
+    if backend.cr4(vcpu) & CR4_OSXSAVE != 0:
+        r.ecx = r.ecx | F1C_OSXSAVE
+    r.edx = r.edx & ~LEAF_1_EDX_HIDDEN
+
+
+def xsave_leaf(subleaf: u32, r: CpuidResult) -> None:
+    """Leaf 0xD: EBX of subleaf 0 goes by the XCR0 in force, which is the guest's now."""
+    shown: u64 = extended_state.mask()
+    if subleaf == 0:
+        r.eax = r.eax & u32(shown)
+        r.edx = r.edx & u32(shown >> 32)
+    elif subleaf == 1:
+        r.eax = r.eax & XSAVE_FORMS_SHOWN
+        r.ecx = 0
+        r.edx = 0
+    elif subleaf > 62 or (shown >> (subleaf & 63)) & 1 == 0:
+        nothing(r)
+
+
+def extended_leaf(leaf: u32, r: CpuidResult) -> None:
+    """Leaves 8000_0000 and up."""
+    match leaf:
+        case 0x80000000:
+            if r.eax > HIGHEST_EXTENDED:
+                r.eax = HIGHEST_EXTENDED
+        case 0x80000001:
+            r.ecx = r.ecx & FE1C_SHOWN
+            r.edx = r.edx & ~FE1D_FFXSR
+        case 0x80000002 | 0x80000003 | 0x80000004 | 0x80000005 | 0x80000006:
+            pass
+        case 0x80000007:
+            nothing_but_edx(r, 1 << 8)  # invariant TSC
+        case 0x80000008:
+            r.eax = r.eax & PHYSICAL_BITS_EAX
+            r.ebx = 0
+            r.ecx = 0
+            r.edx = 0
+        case _:
+            nothing(r)
+
+
+def hypervisor_leaf(leaf: u32, r: CpuidResult) -> None:
+    """Leaves 4000_0000 and up: ours."""
+    if leaf == CPUID_KRAIT_BASE:
+        r.eax = CPUID_KRAIT_FEATURES
+        r.ebx = KRAIT_EBX
+        r.ecx = KRAIT_ECX
+        r.edx = KRAIT_EDX
+    elif leaf == CPUID_KRAIT_FEATURES:
+        r.eax = ABI_VERSION
+        r.ebx = FEATURE_CONSOLE | FEATURE_EVENTS | FEATURE_MEMORY
+        r.ecx = u32(clock.tsc_khz())
+
+
+def nothing(r: CpuidResult) -> None:
+    """A leaf that is not there."""
+    nothing_but_edx(r, 0)
+
+
+def nothing_but_edx(r: CpuidResult, shown: u32) -> None:
+    """All zero but some bits of EDX."""
+    r.eax = 0
+    r.ebx = 0
+    r.ecx = 0
+    r.edx = r.edx & shown

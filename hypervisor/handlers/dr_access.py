@@ -1,0 +1,11 @@
+"""MOV to and from debug registers: not asked for by any backend (the vCPU switch carries them); one that exits is unknown."""
+from hypervisor import crash
+from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.handlers.outcome import Outcome
+from hypervisor.model import Vcpu
+
+
+def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
+    """Stop this VM."""
+    crash.stop(vcpu, exit, "debug register access that was not asked for")
+    return Outcome.STOP

@@ -1,0 +1,83 @@
+"""What a guest is to be told before it runs on: exceptions, interrupted deliveries, events and interrupts.
+
+Restartable: what cannot be handed over yet stays pending.
+"""
+from typing import Final
+
+from hypervisor import event_delivery
+from hypervisor.arch_x86 import backend
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import u32
+from hypervisor.model import WORK_INJECT, Vcpu
+
+# VT-x interruption information (SDM vol. 3C 25.8.3), which EVENTINJ shares
+INFO_VALID: Final[u32] = 1 << 31
+INFO_ERROR_CODE: Final[u32] = 1 << 11
+TYPE_INTERRUPT: Final[u32] = 0 << 8
+TYPE_MASK: Final[u32] = 7 << 8
+TYPE_EXCEPTION: Final[u32] = 3 << 8
+
+
+def exception(vcpu: Vcpu, vector: u32) -> None:
+    """Raise an exception without error code in the guest; RIP must be at the instruction at fault."""
+    vcpu.exception_pending = True
+    vcpu.exception_has_error = False
+    vcpu.exception_vector = vector
+    boot_cpu.work |= WORK_INJECT
+
+
+def exception_with_error(vcpu: Vcpu, vector: u32, error: u32) -> None:
+    """Raise an exception that pushes an error code."""
+    exception(vcpu, vector)
+    vcpu.exception_has_error = True
+    vcpu.exception_error = error
+
+
+def again(vcpu: Vcpu, info: u32, error: u32) -> None:
+    """Deliver once more an event whose delivery an exit interrupted."""
+    vcpu.reinject = info
+    vcpu.reinject_error = error
+    boot_cpu.work |= WORK_INJECT
+
+
+def deliver(vcpu: Vcpu) -> None:
+    """Hand over what is pending as far as the guest can take it; for the rest ask for an exit when it can.
+
+    An exception goes before an interrupted external interrupt, and in place of any other interrupted event, which comes
+    again when its instruction is executed again.
+    """
+    event_delivery.publish(vcpu)
+    if vcpu.exception_pending:
+        vcpu.exception_pending = False
+        info: u32 = INFO_VALID | TYPE_EXCEPTION | vcpu.exception_vector
+        if vcpu.exception_has_error:
+            info |= INFO_ERROR_CODE
+        backend.inject(vcpu, info, vcpu.exception_error)
+        if vcpu.reinject & TYPE_MASK != TYPE_INTERRUPT:
+            vcpu.reinject = 0
+    elif vcpu.reinject != 0:
+        backend.inject(vcpu, vcpu.reinject, vcpu.reinject_error)
+        vcpu.reinject = 0
+    deliver_interrupt(vcpu)
+
+
+def deliver_interrupt(vcpu: Vcpu) -> None:
+    """The external interrupt of the highest priority, if the guest takes one now; a window if one stays pending."""
+    if interrupt_pending(vcpu) and backend.can_inject(vcpu):
+        backend.inject(vcpu, INFO_VALID | TYPE_INTERRUPT | take_interrupt(vcpu), 0)
+    backend.request_window(vcpu, interrupt_pending(vcpu))
+
+
+def interrupt_pending(vcpu: Vcpu) -> bool:
+    """Does an external interrupt wait?"""
+    return vcpu.reinject != 0 or vcpu.event_interrupt
+
+
+def take_interrupt(vcpu: Vcpu) -> u32:
+    """Its vector; it is pending no more."""
+    if vcpu.reinject != 0:
+        vector: u32 = vcpu.reinject & 0xFF
+        vcpu.reinject = 0
+        return vector
+    vcpu.event_interrupt = False
+    return vcpu.event_vector

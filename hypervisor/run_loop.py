@@ -1,0 +1,140 @@
+"""The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
+from hypervisor import clock, end_of_run, exits, inject, model, timers, vm
+from hypervisor.abi import EVENT_TIMER
+from hypervisor.arch_x86 import backend, extended_state, host_interrupts
+from hypervisor.events import raise_event
+from hypervisor.lang import address, u32, u64, wrap_u32
+from hypervisor.model import (WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_RESTART, Cpu, Timer,
+                              TimerKind, Vcpu, VcpuState, VmState)
+from hypervisor.sched import policy
+from hypervisor.sched.wake import wake
+
+
+def run(cpu: Cpu) -> None:
+    """For ever. VMs have been made and started."""
+    cpu.work |= WORK_RESCHED | WORK_REAP
+    while True:
+        while cpu.work != 0:
+            do_work(cpu)
+        vcpu = cpu.vcpu
+        if vcpu is None:
+            host_interrupts.idle(cpu)
+            continue
+        backend.enter(cpu, vcpu)
+        backend.decode(vcpu, vcpu.exit)
+        exits.dispatch(vcpu, vcpu.exit)
+
+
+def do_work(cpu: Cpu) -> None:
+    """The lowest bit of what is owed. What concerns a vCPU falls away when none is current."""
+    bit: u32 = cpu.work & wrap_u32(0 - cpu.work)
+    cpu.work = u32(cpu.work & ~bit)
+    if bit == WORK_INTERRUPT:
+        run_timers(cpu)
+        return
+    if bit == WORK_RESCHED:
+        reschedule(cpu)
+        return
+    if bit == WORK_REAP:
+        reap(cpu)
+        return
+    vcpu = cpu.vcpu
+    if vcpu is not None:
+        work_for(cpu, vcpu, bit)
+
+
+def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:
+    """Work on the current vCPU."""
+    match bit:
+        case model.WORK_TLB:
+            owner = vcpu.vm
+            assert owner is not None
+            vcpu.seen_epoch = owner.epoch
+            backend.flush(cpu, vcpu)
+        case model.WORK_FPU:
+            switch_extended_state(cpu, vcpu)
+        case model.WORK_INJECT:
+            inject.deliver(vcpu)
+        case model.WORK_RESTART:
+            vcpu.restart = False
+            exits.dispatch(vcpu, vcpu.exit)
+        case _:
+            pass
+
+
+def run_timers(cpu: Cpu) -> None:
+    """All timers that are due."""
+    timer = timers.expire(cpu)
+    while timer is not None:
+        run_timer(cpu, timer)
+        timer = timers.expire(cpu)
+
+
+def run_timer(cpu: Cpu, timer: Timer) -> None:
+    """One of them."""
+    vcpu = timer.vcpu
+    if timer.kind == TimerKind.SLICE:
+        cpu.work |= WORK_RESCHED
+    elif vcpu is None:
+        return
+    elif timer.kind == TimerKind.GUEST:
+        raise_event(vcpu, EVENT_TIMER)
+    elif timer.kind == TimerKind.FRAME_WAIT:
+        wake(vcpu)
+
+
+def reschedule(cpu: Cpu) -> None:
+    """Charge the one that ran, and make the one that the policy picks current: maybe the same."""
+    now: u64 = clock.now()
+    previous = cpu.vcpu
+    if previous is not None:
+        policy.charge(previous, now - previous.entered_at)
+        previous.entered_at = now
+        previous.on_cpu = False
+        if may_run(previous):
+            policy.requeue(previous)
+    vcpu = policy.pick()
+    cpu.vcpu = vcpu
+    if vcpu is None:
+        timers.cancel(cpu, cpu.slice)
+        return
+    vcpu.on_cpu = True
+    vcpu.entered_at = now
+    if policy.contended():
+        timers.arm(cpu, cpu.slice, now + clock.ticks_of(policy.SLICE_NS))
+    else:
+        timers.cancel(cpu, cpu.slice)
+    cpu.work |= WORK_INJECT
+    if vcpu.restart:
+        cpu.work |= WORK_RESTART
+    if previous is None or address(previous) != address(vcpu):
+        owner = vcpu.vm
+        assert owner is not None
+        backend.switch_to(cpu, owner, vcpu)
+        cpu.work |= WORK_FPU
+
+
+def may_run(vcpu: Vcpu) -> bool:
+    """Is it to compete for the CPU?"""
+    owner = vcpu.vm
+    return vcpu.state == VcpuState.RUNNABLE and owner is not None and owner.state == VmState.RUNNING
+
+
+def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
+    """FPU, XCR0, debug registers: save those of the vCPU that had the CPU last, load this one's."""
+    owner = cpu.fpu_owner
+    if owner is not None:
+        if address(owner) == address(vcpu):
+            return
+        extended_state.save(owner)
+    extended_state.load(vcpu)
+    cpu.fpu_owner = vcpu
+
+
+def reap(cpu: Cpu) -> None:
+    """One piece of what ended VMs leave behind; then let interrupts in, for there may be many."""
+    if vm.reap_some():
+        end_of_run.check(cpu)
+    else:
+        cpu.work |= WORK_REAP
+        host_interrupts.poll(cpu)

@@ -1,0 +1,81 @@
+"""Virtual CPUs: made and unmade. Who runs is the policies' business (sched/), what runs them the run loop's."""
+from typing import Final
+
+from hypervisor import timers
+from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
+from hypervisor.arch_x86 import backend, extended_state
+from hypervisor.arch_x86.defs.cr import RFLAGS_RESERVED_ONE
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import address, at, sizeof, struct, u32
+from hypervisor.memory import frames
+from hypervisor.memory.ledger import Use
+from hypervisor.model import MAX_VCPUS_PER_VM, TimerKind, Vcpu, VcpuState, Vm
+from hypervisor.paging import pressure
+from hypervisor.sched import run_queue
+from hypervisor.sched.wake import sleep
+from hypervisor.status import Status
+
+
+@struct
+class Population:
+    """vCPUs of all VMs."""
+
+    count: u32
+
+
+population: Final = Population()
+
+
+def create(vm: Vm, index: u32) -> Status:
+    """Make vCPU `index` of a VM whose nested tables exist; it is BLOCKED until vm.start. NO_MEMORY; QUOTA: too many."""
+    assert sizeof(Vcpu) <= PAGE_SIZE
+    if population.count >= run_queue.CAPACITY or index >= MAX_VCPUS_PER_VM:
+        return Status.QUOTA
+    page = frames.alloc_for(vm.id, Use.OTHER)
+    if page == 0:
+        return Status.NO_MEMORY
+    frames.zero(page)
+    vm.overhead_frames += 1
+    population.count += 1
+    vcpu = at(Vcpu, hva_of(page))
+    vm.vcpus[index] = vcpu
+    vcpu.vm = vm
+    vcpu.index = index
+    vcpu.state = VcpuState.BLOCKED
+    vcpu.weight = vm.weight
+    vcpu.regs.rflags = RFLAGS_RESERVED_ONE
+    vcpu.timer.vcpu = vcpu
+    vcpu.timer.kind = TimerKind.GUEST
+    area = frames.alloc_for(vm.id, Use.OTHER)
+    if area == 0:
+        return Status.NO_MEMORY
+    frames.zero(area)
+    vm.overhead_frames += 1
+    extended_state.start(vcpu, hva_of(area))
+    return backend.create_vcpu(vm, vcpu)
+
+
+def stop(vcpu: Vcpu) -> None:
+    """It never runs again; its timers are taken away."""
+    pressure.stop_waiting(vcpu)
+    timers.cancel(boot_cpu, vcpu.timer)
+    sleep(vcpu, VcpuState.STOPPED)
+
+
+def destroy(vm: Vm, index: u32) -> None:
+    """Give back all that a stopped vCPU holds; also one whose creation failed half way."""
+    vcpu = vm.vcpus[index]
+    if vcpu is None:
+        return
+    assert not vcpu.on_cpu
+    owner = boot_cpu.fpu_owner
+    if owner is not None and address(owner) == address(vcpu):
+        boot_cpu.fpu_owner = None
+    backend.destroy_vcpu(vm, vcpu)
+    if vcpu.fpu_hva != 0:
+        frames.free(hpa_of(vcpu.fpu_hva))
+        vm.overhead_frames -= 1
+    vm.vcpus[index] = None
+    population.count -= 1
+    frames.free(hpa_of(Hva(address(vcpu))))
+    vm.overhead_frames -= 1

@@ -1,0 +1,143 @@
+"""Virtual machines: made, started, ended, and given back a piece at a time."""
+from typing import Annotated, Final
+
+from hypervisor import clock, vcpu
+from hypervisor.abi import VmConfig
+from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
+from hypervisor.console import say
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
+from hypervisor.memory import frames, nested
+from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
+from hypervisor.paging import pressure
+from hypervisor.sched import weighted
+from hypervisor.sched.wake import wake
+from hypervisor.status import Status
+
+VM_PAGES: Final = (sizeof(Vm) + PAGE_SIZE - 1) // PAGE_SIZE
+
+
+@struct
+class VmTable:
+    """All VMs by id, ended ones included: what they held has been given back, their result is kept."""
+
+    vms: Annotated[list[Vm | None], MAX_VMS]
+    count: u32
+    alive: u32  # VMs whose memory has not been given back yet
+    end_auto: bool  # the bundle asks that the machine ends with the last VM
+
+
+table: Final = VmTable()
+
+
+def name(vm: Vm) -> str:
+    """The VM's name as text."""
+    return text_at(address(vm.name))
+
+
+def by_id(id_: u32) -> Vm | None:
+    """The VM of this id, or None."""
+    return table.vms[id_] if id_ < table.count else None
+
+
+def create(config: VmConfig) -> Status:
+    """Make the VM that a checked configuration describes, as table.vms[table.count - 1], without memory contents.
+
+    NO_MEMORY, QUOTA: nothing is left behind. It does not run before start.
+    """
+    if table.count >= MAX_VMS:
+        return Status.QUOTA
+    page = frames.alloc_contiguous_zeroed(VM_PAGES)
+    if page == 0:
+        return Status.NO_MEMORY
+    vm = at(Vm, hva_of(page))
+    vm.id = table.count
+    vm.kind = config.kind
+    vm.weight = config.weight
+    vm.memory_bytes = config.memory_bytes & ~PAGE_MASK
+    vm.vcpu_count = config.vcpu_count
+    vm.overhead_frames = VM_PAGES
+    vm.state = VmState.PAUSED
+    for i in range(NAME_BYTES - 1):
+        vm.name[i] = config.name[i]
+    status = nested.create(vm)
+    if status == Status.OK:
+        status = create_vcpus(vm)
+        if status != Status.OK:
+            nested.destroy(vm)
+    if status != Status.OK:
+        frames.free_contiguous(page, VM_PAGES)
+        return status
+    table.vms[vm.id] = vm
+    table.count += 1
+    table.alive += 1
+    return Status.OK
+
+
+def create_vcpus(vm: Vm) -> Status:
+    """All of them or none."""
+    for index in range(vm.vcpu_count):
+        status = vcpu.create(vm, u32(index))
+        if status != Status.OK:
+            destroy_vcpus(vm)
+            return status
+    return Status.OK
+
+
+def destroy_vcpus(vm: Vm) -> None:
+    """Give back what the VM's vCPUs hold."""
+    for index in range(MAX_VCPUS_PER_VM):
+        vcpu.destroy(vm, u32(index))
+
+
+def start(vm: Vm) -> None:
+    """Let a created VM run: its TSC begins at 0, its first vCPU at what the loader wrote; the others wait to be woken."""
+    vm.state = VmState.RUNNING
+    vm.started_at = clock.now()
+    vm.tsc_offset = wrap_u64(0 - vm.started_at)
+    first = vm.vcpus[0]
+    if first is not None:
+        wake(first)
+
+
+def set_weight(vm: Vm, weight: u32) -> Status:
+    """Change the share of a VM. BAD_ARGUMENT: out of range."""
+    if weight < weighted.WEIGHT_MIN or weight > weighted.WEIGHT_MAX:
+        return Status.BAD_ARGUMENT
+    vm.weight = weight
+    for member in vm.vcpus:
+        if member is not None:
+            member.weight = weight
+    return Status.OK
+
+
+def stopped(vm: Vm) -> None:
+    """The VM runs no more; the run loop gives back what it holds. Its state, ENDED or CRASHED, was set by who stopped it."""
+    if vm.state not in (VmState.ENDED, VmState.CRASHED):
+        vm.state = VmState.CRASHED
+        say(f"vm '{name(vm)}' stopped")
+    for member in vm.vcpus:
+        if member is not None:
+            vcpu.stop(member)
+    boot_cpu.work |= WORK_RESCHED | WORK_REAP
+
+
+def first_ended() -> Vm | None:
+    """A VM that has ended and still holds memory."""
+    for vm in table.vms:
+        if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED):
+            return vm
+    return None
+
+
+def reap_some() -> bool:
+    """Give back a bounded piece of what ended VMs hold; True: nothing is left. Their vCPUs are on no CPU any more."""
+    vm = first_ended()
+    if vm is None:
+        return True
+    if not nested.destroy_some(vm):
+        return False
+    destroy_vcpus(vm)
+    pressure.frames_returned()
+    table.alive -= 1
+    return first_ended() is None

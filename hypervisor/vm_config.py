@@ -1,0 +1,111 @@
+"""From the bundle's configuration to VMs that run. Nothing in it is trusted: what is wrong is refused by name."""
+from typing import Final
+
+from hypervisor import bundle, vm
+from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_PV, BundleHeader,
+                            VmConfig)
+from hypervisor.addresses import PAGE_MASK, Hva, hva_of
+from hypervisor.bundle import Member
+from hypervisor.console import say
+from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u64
+from hypervisor.loaders import pv_elf
+from hypervisor.memory import frames
+from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
+from hypervisor.sched import weighted
+from hypervisor.status import Status
+
+FILE_NAME_BYTES: Final = 64
+CMDLINE_BYTES: Final = 1024
+MEMORY_LEAST: Final[u64] = 1 << 20
+MEMORY_MOST: Final[u64] = 3 << 30
+
+config: Final = VmConfig()  # the copy that is checked and used
+header: Final = BundleHeader()
+
+
+def load() -> Status:
+    """Make, load and start all VMs. BAD_ARGUMENT, after a line that says why; a VM that cannot be made is said and left out."""
+    member = Member()
+    if bundle.find(BUNDLE_CONFIG_MEMBER, member) != Status.OK:
+        return refuse("the bundle has no krait.config")
+    if member.size < sizeof(BundleHeader):
+        return refuse("krait.config is cut off")
+    copy(header, at(BundleHeader, hva_of(member.hpa)))
+    if header.magic != BUNDLE_MAGIC:
+        return refuse("krait.config has no magic number")
+    if header.version != ABI_VERSION or header.vm_config_size != sizeof(VmConfig):
+        return refuse("krait.config is of another version")
+    if header.flags & ~BUNDLE_END_AUTO != 0:
+        return refuse("krait.config has flags that are not known")
+    if header.vm_count == 0 or header.vm_count > MAX_VMS:
+        return refuse("krait.config has no VM, or too many")
+    if member.size < sizeof(BundleHeader) + u64(header.vm_count) * sizeof(VmConfig):
+        return refuse("krait.config is cut off")
+    vm.table.end_auto = header.flags & BUNDLE_END_AUTO != 0
+    frames.set_limit(header.memory_limit)
+    for i in range(header.vm_count):
+        copy(config, at(VmConfig, Hva(hva_of(member.hpa) + sizeof(BundleHeader) + i * sizeof(VmConfig))))
+        make()
+    return start_all()
+
+
+def make() -> None:
+    """One VM from `config`."""
+    config.name[NAME_BYTES - 1] = 0
+    config.kernel[FILE_NAME_BYTES - 1] = 0
+    config.initrd[FILE_NAME_BYTES - 1] = 0
+    config.cmdline[CMDLINE_BYTES - 1] = 0
+    problem = first_problem()
+    if char_at(problem, 0) != 0:
+        refuse(problem)
+        return
+    status = vm.create(config)
+    if status != Status.OK:
+        refuse("not enough memory, or too many vCPUs")
+        return
+    made = vm.by_id(vm.table.count - 1)
+    assert made is not None
+    status = load_kernel(made)
+    if status != Status.OK:
+        refuse("its kernel cannot be loaded: missing, damaged, or too large for the VM's memory")
+        vm.stopped(made)
+
+
+def first_problem() -> str:
+    """What is wrong with `config`; empty: nothing."""
+    if config.kind != VM_KIND_PV:
+        return "it is of a kind that is not known"
+    if config.weight < weighted.WEIGHT_MIN or config.weight > weighted.WEIGHT_MAX:
+        return "its weight is out of range"
+    if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:
+        return "its number of vCPUs is out of range"
+    if config.memory_bytes < MEMORY_LEAST or config.memory_bytes > MEMORY_MOST or config.memory_bytes & PAGE_MASK != 0:
+        return "its memory size is out of range"
+    return ""
+
+
+def load_kernel(made: Vm) -> Status:
+    """By the loader of its kind."""
+    kernel = Member()
+    status = bundle.find_bytes(address(config.kernel), FILE_NAME_BYTES, kernel)
+    if status != Status.OK:
+        return status
+    return pv_elf.load(made, config, hva_of(kernel.hpa), kernel.size)
+
+
+def start_all() -> Status:
+    """Let them run, all from the same moment on."""
+    for made in vm.table.vms:
+        if made is not None and made.state == VmState.PAUSED:
+            vm.start(made)
+            say(f"vm {made.id} '{vm.name(made)}': {made.memory_bytes >> 20} MiB, {made.vcpu_count} vCPU, weight {made.weight}")
+    return Status.OK
+
+
+def refuse(why: str) -> Status:
+    """Say it."""
+    if config.name[0] != 0:
+        say(f"vm '{text_at(address(config.name))}' refused: {why}")
+    else:
+        say(f"configuration refused: {why}")
+    return Status.BAD_ARGUMENT
