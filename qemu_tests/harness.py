@@ -3,10 +3,10 @@
 import codecs
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
@@ -23,10 +23,18 @@ EXPECT_SECONDS = 60.0
 END_SECONDS = 120.0
 """How long a machine may take until it ends by itself unless a test says otherwise."""
 
+CLOSED_SECONDS = 20.0
+"""How long an emulator may take to end once its console is closed; it takes milliseconds."""
+
+if TYPE_CHECKING:
+    _TextSpawn = SpawnBase[str]
+else:
+    _TextSpawn = SpawnBase  # generic in its type stubs only
+
 VmTable = Mapping[str, str | int]
 
 
-class _ConsoleSpawn(SpawnBase[str]):
+class _ConsoleSpawn(_TextSpawn):
     """pexpect's engine over the console's socket; all that is received is also logged."""
 
     def __init__(self, emulator: Emulator, log: Path) -> None:
@@ -85,15 +93,17 @@ class Console:
     @property
     def text(self) -> str:
         """Everything received so far."""
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
+        return self.log_path.read_bytes().decode(errors="replace")
 
     def expect(self, pattern: str, timeout: float = EXPECT_SECONDS) -> re.Match[str]:
         """Wait for `pattern` and return its match; AssertionError with the last lines when it does not come."""
         try:
             self._spawn.expect(pattern, timeout=timeout)
-        except (pexpect.TIMEOUT, pexpect.EOF) as error:
-            why = f"did not come within {timeout:g} s" if isinstance(error, pexpect.TIMEOUT) else "had not come at the end"
-            raise AssertionError(f"{pattern!r} {why}; {self._story()}") from None
+        except pexpect.TIMEOUT:
+            raise AssertionError(f"{pattern!r} did not come within {timeout:g} s; {self._story()}") from None
+        except pexpect.EOF:
+            self.emulator.wait(CLOSED_SECONDS)
+            raise AssertionError(f"{pattern!r} had not come at the end; {self._story()}") from None
         found = self._spawn.match
         assert isinstance(found, re.Match)
         return found
@@ -112,12 +122,11 @@ class Console:
 
     def wait_end(self, timeout: float = END_SECONDS, expected: result.Status = result.Status.OK) -> End:
         """Wait until the hypervisor has ended the machine; check the status, and the ledger's final line."""
-        deadline = time.monotonic() + timeout
         try:
             self._spawn.expect(pexpect.EOF, timeout=timeout)
         except pexpect.TIMEOUT:
             raise AssertionError(f"the machine did not end within {timeout:g} s; {self._story()}") from None
-        exit_status = self.emulator.wait(max(deadline - time.monotonic(), 10.0))
+        exit_status = self.emulator.wait(CLOSED_SECONDS)
         assert exit_status is not None, "the console is closed, the emulator runs on"
         text = self.text
         self.ended = End(result.judge(self.emulator.machine, exit_status, text), text)

@@ -16,21 +16,9 @@ import pytest
 from krait import paths, tools
 from krait.outcome import ExitCode
 
-SOURCE = Path(__file__).parent / "fake_hypervisor.S"
 KRAIT = [sys.executable, "-m", "krait"]
 CONFIG = '[[vm]]\nname = "ada"\nkind = "pv"\nkernel = "{0}"\n[[vm]]\nname = "bob"\nkind = "pv"\nkernel = "{0}"\n'
 EMULATORS = ("qemu", "bochs")
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in, assembled and linked."""
-    folder = tmp_path_factory.mktemp("fake")
-    made = folder / "fake.elf"
-    subprocess.run(["gcc", "-m32", "-c", str(SOURCE), "-o", str(folder / "fake.o")], check=True)
-    link = ["ld", "-m", "elf_i386", "-N", "-Ttext", "0x100000", "--no-warn-rwx-segments"]
-    subprocess.run([*link, "-o", str(made), str(folder / "fake.o")], check=True)
-    return made
 
 
 def run_name(request: pytest.FixtureRequest) -> str:
