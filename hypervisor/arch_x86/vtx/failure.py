@@ -126,7 +126,7 @@ def check_events() -> u32:
     flags = vmread(vmcs.GUEST_RFLAGS)
     blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
     info = vmread(vmcs.ENTRY_INTERRUPTION_INFO)
-    shadow = vmcs.BLOCKED_BY_SHADOW
+    shadow: u64 = vmcs.BLOCKED_BY_SHADOW
     external: bool = (info & vmcs.INTERRUPTION_VALID != 0
                       and info & vmcs.INTERRUPTION_TYPE == vmcs.TYPE_EXTERNAL)
     found = broken(vmread(vmcs.GUEST_ACTIVITY) <= 3, "activity state", vmread(vmcs.GUEST_ACTIVITY), "above 3")

@@ -58,7 +58,7 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
     state.sysenter_cs = vmread(vmcs.GUEST_SYSENTER_CS)
     state.sysenter_esp = vmread(vmcs.GUEST_SYSENTER_ESP)
     state.sysenter_eip = vmread(vmcs.GUEST_SYSENTER_EIP)
-    if here.msr_owner is vcpu:
+    if here.msr_owner == vcpu:
         save_msrs(vcpu)
     state.dr6 = vcpu.dr6
     state.kernel_gs_base = vcpu.kernel_gs_base
@@ -94,7 +94,7 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
     vcpu.lstar = state.lstar
     vcpu.cstar = state.cstar
     vcpu.sfmask = state.sfmask
-    if here.msr_owner is vcpu:
+    if here.msr_owner == vcpu:
         load_msrs(vcpu)
 
 

@@ -64,7 +64,7 @@ def destroy(vm: Vm, vcpu: Vcpu) -> None:
     """Give its frames back. The vCPU runs nowhere."""
     if vcpu.backend_hpa == 0:
         return
-    if here.msr_owner is vcpu:
+    if here.msr_owner == vcpu:
         here.msr_owner = None
     use(vcpu)
     frames.free(Hpa(vmread(vmcs.VIRTUAL_APIC_PAGE)))
@@ -162,7 +162,7 @@ def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
     use(vcpu)
     vmwrite(vmcs.TSC_OFFSET, vm.tsc_offset)
     owner = here.msr_owner
-    if owner is vcpu:
+    if owner == vcpu:
         return
     if owner is not None:
         save_msrs(owner)
