@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,14 +46,32 @@ class Native:
     def find(root: Path, folders: list[str]) -> Native:
         """All assembly below the folders, and the header beside each module called intrinsics."""
         assembly = sorted(path for folder in folders for path in (root / folder).rglob("*.S"))
-        headers = {str(path.relative_to(root).with_suffix("")).replace("/", "."): path.read_text()
+        headers = {str(path.relative_to(root).with_suffix("")).replace("/", "."): _preprocessed(path)
                    for folder in ("hypervisor", *folders) for path in (root / folder).rglob("intrinsics.h")}
         text = "\n".join([*headers.values(), *(path.read_text() for path in assembly)])
         return Native(headers, assembly, text)
 
+    def called_modules(self, folder: Path, root: Path) -> list[str]:
+        """The modules whose functions assembly calls by their C names."""
+        text = "\n".join(path.read_text() for path in self.assembly)
+        prefixes = {match[1] for match in re.finditer(r"\b([a-z]\w*?)__[a-z]\w*", text)}
+        found = []
+        for path in sorted(folder.rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            if name.replace(".", "_") in prefixes and not name.endswith("intrinsics"):
+                found.append(name)
+        return found
+
     def symbols(self) -> set[str]:
         """Every name that assembly or a header mentions: such functions stay visible."""
         return set(re.findall(r"\w+", self.text))
+
+
+def _preprocessed(path: Path) -> str:
+    """A C header with its macros expanded, where the names of its functions are seen."""
+    prelude = Path(__file__).with_name("prelude.h")
+    return subprocess.run(["gcc", "-E", "-P", "-include", str(prelude), str(path)], capture_output=True, text=True,
+                          check=True).stdout
 
 
 def compile_program(root: Path, names: list[str], options: dict[str, bool | int], native: Native) -> list[Unit]:

@@ -455,23 +455,23 @@ class Expressions:
     def _in(self, node: ast.Compare) -> Value:
         choices = node.comparators[0]
         if len(node.ops) != 1 or not isinstance(choices, ast.Tuple) or not choices.elts:
-            raise self.refuse(node, "in wants a tuple of constants", "x in (1, 2, 3)")
+            raise self.refuse(node, "in wants a tuple", "x in (1, 2, 3)")
         left = self.value(node.left)
+        values = [self.value(choice) for choice in choices.elts]
+        for choice, value in zip(choices.elts, values):
+            if value.calls:
+                raise self.refuse(choice, "a call in a tuple of choices", "assign its result to a local first")
+            self._comparable(node, ast.Eq(), left, value)
+        wanted = isinstance(node.ops[0], ast.In)
+        if left.const is not None and all(value.const is not None for value in values):
+            return constant((left.const in [value.const for value in values]) == wanted, BOOL)
         if not left.text.isidentifier() and left.const is None:
             left = self.hoist(left)
-        name = left.text[1:].split(" ")[0] if left.text.startswith("(") and ":=" in left.text else left.text
-        tests = []
-        for index, choice in enumerate(choices.elts):
-            value = self.value(choice)
-            if value.const is None:
-                raise self.refuse(choice, "in wants constants", "x == a or x == b")
-            self._comparable(node, ast.Eq(), left, value)
-            tests.append(f"{left.text if index == 0 else name} == {self._operand(value, False)}")
-        if left.const is not None:
-            outcome = left.const in [self.value(choice).const for choice in choices.elts]
-            return constant(outcome == isinstance(node.ops[0], ast.In), BOOL)
+        name = left.text[1:].split(" ")[0] if ":=" in left.text else left.text
+        tests = [f"{name if index else left.text} == {self._operand(value, False)}" for index, value in enumerate(values)]
         text = f"({' or '.join(tests)})"
-        return Value(text if isinstance(node.ops[0], ast.In) else f"(not {text})", BOOL, reads=left.reads, calls=left.calls)
+        return Value(text if wanted else f"(not {text})", BOOL, reads=any(value.reads for value in (left, *values)),
+                     calls=left.calls)
 
     def _IfExp(self, node: ast.IfExp) -> Value:
         test = self.condition(node.test)

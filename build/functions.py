@@ -7,7 +7,7 @@ from typing import Callable
 
 from calls import Calls
 from entities import Builtin, Function, FunctionTable, Module, TypeName, Value
-from expressions import Uses
+from expressions import Uses, bounds, constant
 from loops import Loops
 from subset_types import (BOOL, I64, LITERAL, NONE, NORETURN, NULL, Arr, Enum, Ref, SubsetError, Type, c_name, c_type, describe, flat_element, integer_of, is_struct_value, size_align)
 
@@ -26,6 +26,7 @@ class Local:
     low: int | None = None
     high: int | None = None
     form: str = "plain"
+    const: int | None = None  # of a local that is only ever this constant
 
 
 class FunctionWriter(Loops):
@@ -45,6 +46,8 @@ class FunctionWriter(Loops):
         self.temporaries = 0
         self.line_buffers = 0
         self.line = function.node.lineno
+        stored = [node.id for node in ast.walk(function.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+        self.stored_once = {name for name in stored if stored.count(name) == 1} - {name for name, _ in function.params}
 
     # -- what expressions ask for ----------------------------------------------------------------------------------------
     def local(self, name: str) -> Value | None:
@@ -52,6 +55,8 @@ class FunctionWriter(Loops):
         found = self.locals.get(name)
         if found is None:
             return None
+        if found.const is not None:
+            return constant(found.const, LITERAL)
         return Value(found.text, found.type, low=found.low, high=found.high, direct=found.direct)
 
     def declare(self, name: str, kind: str) -> str:
@@ -179,17 +184,24 @@ class FunctionWriter(Loops):
         if name not in self.locals:
             if kind is None and given.type in (NULL, NONE, NORETURN):
                 raise self.refuse(node, f"the type of {name} is not known", f"{name}: S | None = None")
+            fixed = kind is None and isinstance(given.const, int) and given.type == LITERAL and name in self.stored_once
             kind = kind or (I64 if given.type == LITERAL else given.type)
             if isinstance(kind, Arr):
                 self.locals[name] = Local(kind, self.declare(c_name(name), c_type(kind)), c_name(name), direct=False)
             else:
                 self.new_local(node, name, kind)
+            if fixed and isinstance(given.const, int):
+                self.locals[name].const = given.const
         found = self.locals[name]
         if not found.assignable or (isinstance(found.type, Arr) and found.direct):
             raise self.refuse(node, f"{name} is not assigned: it is a loop variable or an array", "use another name")
         if kind is not None and kind != found.type and not isinstance(kind, Ref):
             raise self.refuse(node, f"{name} is {describe(found.type)} in this function", "one type a name: use another name")
         text = self.store(node, given, found.type, name)
+        if name in self.stored_once and (width := integer_of(found.type)) is not None:
+            low, high = bounds(given)
+            if width.low <= low and high <= width.high:
+                found.low, found.high = low, high
         if isinstance(given.type, Arr):
             text = self.first_element(given)
         if found.form == "address":

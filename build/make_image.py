@@ -37,7 +37,7 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
     tools = Toolchain(root, out / name)
     with Stage("front end"):
         native = Native.find(root, [image.assembly])
-        units = compile_program(root, [image.main], {"DEBUG": not release}, native)
+        units = compile_program(root, [image.main, *native.called_modules(root / image.main.split(".")[0], root)], {"DEBUG": not release}, native)
     with Stage("cython"):
         sources = tools.translate(units)
     with Stage("gcc"):
