@@ -29,7 +29,7 @@ class Thread:
 
     state: ThreadState
     rsp: u64  # while it does not run
-    wanted: u64  # EVENT_* that wake it
+    wanted: u64  # EVENT_* that it waits for, or waited for last
     got: u64  # of these, the ones that came
     wake_at: u64  # guest ns; 0: no time limit
     stack: Annotated[list[u8], STACK_BYTES]
@@ -71,7 +71,7 @@ def create(entry: u64, argument: u64) -> None:
 def next_ready() -> u32:
     """The thread after the current one that is ready (perhaps the current); MAX_THREADS: none."""
     for i in range(1, MAX_THREADS + 1):
-        candidate = u32((scheduler.current + i) % MAX_THREADS)
+        candidate = u32((scheduler.current + u32(i)) % MAX_THREADS)
         if scheduler.thread[candidate].state == ThreadState.READY:
             return candidate
     return MAX_THREADS
@@ -126,16 +126,20 @@ def yield_now() -> None:
 
 
 def wait(wanted: u64, deadline_ns: u64) -> u64:
-    """Sleep until one of the wanted events, or guest time deadline_ns (0: no limit); the events that came."""
+    """Sleep until one of the wanted events, or guest time deadline_ns (0: no limit); the events that came.
+
+    A thread that waits for the same events again does not miss those that came meanwhile.
+    """
     flags = intrinsics.interrupts_off()
     thread = scheduler.thread[scheduler.current]
     thread.wanted = wanted
-    thread.got = 0
+    thread.got &= wanted
     thread.wake_at = deadline_ns
-    thread.state = ThreadState.WAITING
-    switch()
+    if thread.got == 0:
+        thread.state = ThreadState.WAITING
+        switch()
     came = thread.got
-    thread.wanted = 0
+    thread.got = 0
     intrinsics.interrupts_restore(flags)
     return came
 

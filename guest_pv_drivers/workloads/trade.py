@@ -84,7 +84,7 @@ def give_unused(fill: u64) -> u32:
     for i in range(kept, fill):
         wrong = errors(owned.frame[i], 1, 0)
         taken += 1 if wrong == FRAME_WORDS else 0
-        changed += 1 if wrong not in (0, FRAME_WORDS) else 0
+        changed += 1 if 0 < wrong < FRAME_WORDS else 0
     if changed != 0 or wrong_words() != 0:
         say(f"trade FAILED: {changed} unused frames half changed, {wrong_words()} words changed")
         return 1
