@@ -1,7 +1,7 @@
 """Virtual machines: made, started, ended, and given back a piece at a time."""
 from typing import Annotated, Final
 
-from hypervisor import clock, vcpu
+from hypervisor import clock, guest_console, vcpu
 from hypervisor.abi import VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.console import say
@@ -116,6 +116,7 @@ def stopped(vm: Vm) -> None:
     if vm.state not in (VmState.ENDED, VmState.CRASHED):
         vm.state = VmState.CRASHED
         say(f"vm '{name(vm)}' stopped")
+    guest_console.finish(vm)
     for member in vm.vcpus:
         if member is not None:
             vcpu.stop(member)

@@ -4,8 +4,8 @@ from typing import Annotated, Final
 from hypervisor import event_delivery, guest_console
 from hypervisor.abi import (ABI_VERSION, CRASH_TEXT_BYTES, EVENT_WAKE, FEATURE_CONSOLE, FEATURE_EVENTS, FEATURE_MEMORY, Error, VcpuInfo)
 from hypervisor.addresses import Gpa, Hva
-from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
+from hypervisor.crash import stop
 from hypervisor.events import raise_event
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.hypercalls.answer import error, not_pinned, result
@@ -88,7 +88,6 @@ def power_off(vcpu: Vcpu) -> Outcome:
     code: u64 = vcpu.regs.rdi
     if code > EXIT_CODE_MAX:
         return error(vcpu, Error.BAD_ARGUMENT)
-    guest_console.finish(vm)
     vm.exit_code = u32(code)
     vm.state = VmState.ENDED
     return Outcome.STOP
@@ -110,9 +109,7 @@ def crash(vcpu: Vcpu) -> Outcome:
     for i in range(length):
         if not guest_console.is_printable(text[i]):
             text[i] = UNPRINTABLE
-    guest_console.finish(vm)
-    say(f"vm {vm.id} gave up: {text_at(address(text))}")
-    vm.state = VmState.CRASHED
+    stop(vcpu, vcpu.exit, text_at(address(text)))
     return Outcome.STOP
 
 
