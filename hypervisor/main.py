@@ -1,5 +1,5 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
-from hypervisor import boot_info, bundle, clock, phase, timers
+from hypervisor import boot_info, bundle, clock, phase, run_loop, timers, vm, vm_config
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
 from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, paging, self_test,
                                  serial, tsc)
@@ -9,6 +9,7 @@ from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, char_at, text_at, u32, u64
 from hypervisor.memory import frames
+from hypervisor.sched import policy
 from hypervisor.status import Status
 
 
@@ -26,6 +27,8 @@ def main(magic: u32, loader_info: u64) -> None:
     open_bundle()
     find_frames()  # from here memory can be taken
     find_virtualization()
+    start_guests()
+    run_loop.run(boot_cpu)
 
 
 def start_console() -> None:
@@ -128,3 +131,9 @@ def find_virtualization() -> None:
         phase.refuse("virtual", "this machine's hardware virtualization lacks what is named above", EXIT_NO_VIRTUALIZATION)
     phase.require(backend.init_cpu(boot_cpu) == Status.OK, "virtual", "it cannot be switched on")
     phase.found("virtual", backend.chosen.name)
+
+
+def start_guests() -> None:
+    """The VMs of the bundle."""
+    phase.require(vm_config.load() == Status.OK, "guests", "none can be started")
+    phase.found("guests", f"{vm.table.count} started, policy {policy.POLICY_NAMES[policy.current.policy]}")

@@ -156,7 +156,7 @@ def _map(place: u64, size: u64) -> bool:
 
 def _rights_of_large(place: u64) -> u64:
     apic = rdmsr(IA32_APIC_BASE) & APIC_BASE_ADDRESS
-    if place in (apic & LARGE_PAGE_ADDRESS, acpi.ioapic_base & LARGE_PAGE_ADDRESS):
+    if place == apic & LARGE_PAGE_ADDRESS or place == acpi.ioapic_base & LARGE_PAGE_ADDRESS:
         return DEVICE
     return READ_WRITE
 

@@ -75,7 +75,7 @@ def write(pm: AcpiPm, offset: u32, size: u32, value: u32) -> bool:
         # The status register has write-one-to-clear bits and is never set, so merging is harmless there too.
         shift = 8 * (offset & 1)
         kept = register(pm, even) & (0xFF00 if shift == 0 else 0x00FF)
-        return write_register(pm, even, u16(kept | value << shift & 0xFFFF))
+        return write_register(pm, even, u16(kept | value << (shift & 15) & 0xFFFF))
     off = write_register(pm, even, u16(value & 0xFFFF))
     if size == 4:
         return write_register(pm, u32(even + 2), u16(value >> 16)) or off
