@@ -40,6 +40,16 @@ def socket_dir() -> tempfile.TemporaryDirectory[str]:
 
 
 @contextmanager
+def short(path: Path) -> Iterator[str]:
+    """Another name for `path`, short enough for a Unix socket however deep its folder lies."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+@contextmanager
 def lock(name: str) -> Iterator[None]:
     """One at a time over all processes that work in this tree: tests run several, and share `out` and `.cache`."""
     OUT.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from krait import paths
 from krait.emulator import receive
 from krait.screen import Screen
 
@@ -39,7 +40,8 @@ class Hub:
         self.path = path
         path.unlink(missing_ok=True)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(str(path))
+        with paths.short(path) as name:
+            self.listener.bind(name)
         self.listener.listen()
         self.clients: list[socket.socket] = []
         self._history = bytearray()

@@ -134,7 +134,8 @@ def attach(name: str | None, process: int | None, progress: Progress) -> ExitCod
     keys = relay.terminal_keys()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
         try:
-            console.connect(str(paths.runtime_dir() / f"{choice[0]}.sock"))
+            with paths.short(paths.runtime_dir() / f"{choice[0]}.sock") as path:
+                console.connect(path)
         except OSError as error:
             raise KraitError(f"cannot attach to {choice[0]}: {error.strerror}", ExitCode.FAILED) from error
         progress.note(f"  attached to {name or 'the operator console'} of {choice[0]}; {relay.ESCAPE_NAME} detaches")

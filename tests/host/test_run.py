@@ -13,7 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from krait import paths, tools
+from krait import paths, relay, tools
 from krait.outcome import ExitCode
 
 KRAIT = [sys.executable, "-m", "krait"]
@@ -36,10 +36,19 @@ def command(image: Path, tmp_path: Path, request: pytest.FixtureRequest) -> list
 
 @pytest.fixture(autouse=True)
 def own_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sockets of this test only, in a folder with a short name."""
+    """Sockets of this test only."""
     with tempfile.TemporaryDirectory(prefix="krait-test-", dir="/tmp") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         yield
+
+
+def test_a_deep_folder_is_no_hindrance_to_sockets(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    hub = relay.Hub(deep / "1.sock")
+    assert (deep / "1.sock").is_socket()
+    hub.close()
+    assert not (deep / "1.sock").exists()
 
 
 def on_terminal(command: list[str], emulator: str) -> "pexpect.spawn[str]":
