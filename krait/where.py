@@ -6,12 +6,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from krait import tools
+from krait import paths, tools
 from krait.emulator import Emulator
 
 QEMU_RIP = re.compile(r"\b[RE]IP=([0-9a-f]+) .*?CPL=(\d)", re.DOTALL)
 BOCHS_RIP = re.compile(r"^\(\d+\)\.\[\d+\] \[0x[0-9a-f]+\] ([0-9a-f]+):([0-9a-f]+) \(", re.MULTILINE)
 BOCHS_NOTABLE = re.compile(r"VMENTER FAIL|PANIC|triple fault|shutdown|: VMX: ", re.IGNORECASE)
+FRAME = re.compile(r"^    ([0-9a-f]{16})\r?$", re.MULTILINE)
 BOCHS_SECONDS = 3.0
 NOTABLE_LINES = 5
 
@@ -40,9 +41,24 @@ def notable(emulator: Emulator) -> list[str]:
     return lines[-NOTABLE_LINES:]
 
 
+def back_trace(console: str, elf: Path) -> list[str]:
+    """The hypervisor's back-trace, if the console shows one: each address with function and line."""
+    _, _, frames = console.partition("back-trace, innermost first:")
+    return [f"{int(place, 16):#x} {source_of(elf, int(place, 16))}" for place in FRAME.findall(frames)]
+
+
 def source_of(elf: Path, place: int) -> str:
     """Function and line of an address of the image, or an empty text when it is none."""
     command = [tools.require("addr2line"), "--functions", "--exe", str(elf), hex(place)]
     done = subprocess.run(command, capture_output=True, text=True)
     name, _, line = done.stdout.strip().partition("\n")
-    return "" if done.returncode != 0 or name in ("", "??") else f"in {name}, {line}"
+    if done.returncode != 0 or name in ("", "??"):
+        return ""
+    return f"in {name}, {_in_tree(line)}"
+
+
+def _in_tree(line: str) -> str:
+    """`file:line` below the source tree; the compiler sees copies of the sources in the output folder."""
+    for folder in (f"{paths.OUT}/debug/hypervisor/", f"{paths.OUT}/release/hypervisor/", f"{paths.ROOT}/"):
+        line = line.removeprefix(folder)
+    return line
