@@ -3,7 +3,7 @@ from typing import Annotated, Final
 
 from hypervisor import text
 from hypervisor.arch_x86 import idt
-from hypervisor.arch_x86.intrinsics import load_u8, overflow_stack, raise_nmi, raise_ud, store_u64
+from hypervisor.arch_x86.intrinsics import fill_memory, load_u8, overflow_stack, raise_nmi, raise_ud, store_u64
 from hypervisor.console import say
 from hypervisor.lang import link_address, text_at, u64
 
@@ -29,8 +29,8 @@ def page_fault() -> None:
 
 
 def null_reference() -> None:
-    """#PF: a read near address 0."""
-    load_u8(16)
+    """#PF: a write near address 0 (gcc would refuse to compile a plain one)."""
+    fill_memory(16, 0, 1)
 
 
 def write_text() -> None:

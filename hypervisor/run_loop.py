@@ -1,10 +1,10 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
-from hypervisor import clock, end_of_run, exits, inject, model, timers, vm
+from hypervisor import clock, end_of_run, exits, inject, model, operator, timers, vm
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.events import raise_event
 from hypervisor.lang import address, u32, u64, wrap_u32
-from hypervisor.model import (WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_RESTART, Cpu, Timer,
+from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_RESTART, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
 from hypervisor.sched import policy
 from hypervisor.sched.wake import wake
@@ -37,6 +37,9 @@ def do_work(cpu: Cpu) -> None:
         return
     if bit == WORK_REAP:
         reap(cpu)
+        return
+    if bit == WORK_CONSOLE:
+        operator.poll(cpu)
         return
     vcpu = cpu.vcpu
     if vcpu is not None:

@@ -1,0 +1,190 @@
+"""What the operator can type at the prompt; one function a command, each given the address of its arguments' text."""
+from typing import Annotated, Final
+
+from hypervisor import clock, crash_commands, guest_console, text, vm
+from hypervisor.abi import EXIT_OK, EXIT_PANIC
+from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
+from hypervisor.build_options import DEBUG
+from hypervisor.console import say
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import array, text_at, u32, u64
+from hypervisor.memory import frames, ledger, ledger_check
+from hypervisor.memory.ledger import KIND_NAMES, KINDS
+from hypervisor.model import EXIT_CAUSES, Vm, VmState
+from hypervisor.status import Status
+
+COMMANDS: Final = 12
+VM_STATES: Final = 5
+
+STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed"]
+KIND_OF_VM: Final[Annotated[list[str], 3]] = ["?", "pv", "linux"]
+CAUSE_NAMES: Final[Annotated[list[str], EXIT_CAUSES]] = [
+    "interrupt", "nmi", "interrupt window", "cpuid", "hypercall", "io", "rdmsr", "wrmsr", "hlt", "nested fault",
+    "cr access", "dr access", "xsetbv", "exception", "triple fault", "rdtsc", "invlpg", "pause", "monitor/mwait",
+    "virtualization", "wbinvd", "entry failure", "unknown"]
+
+
+def run(line: u64) -> None:
+    """Run the command line at this address (NUL-terminated; it is cut into words). An empty one does nothing."""
+    word = text.skip_spaces(line)
+    arguments = text.cut_word(word)
+    if text.is_empty(text_at(word)):
+        return
+    for i in range(COMMANDS):
+        if text.same(text_at(word), NAMES[i]):
+            ACTIONS[i](arguments)
+            return
+    say(f"no such command: {text_at(word)}; `help` lists them")
+
+
+def help_(arguments: u64) -> None:
+    """help"""
+    for i in range(COMMANDS):
+        if DEBUG or not text.same(NAMES[i], "debug"):
+            say(f"  {USAGE[i]:<20}{MEANINGS[i]}")
+
+
+def list_(arguments: u64) -> None:
+    """list"""
+    say("  id name             kind  state   weight vcpus   memory   backed       cpu")
+    for machine in vm.table.vms:
+        if machine is not None:
+            mib: u64 = machine.memory_bytes >> 20
+            kib: u64 = machine.private_frames << 2
+            name = vm.name(machine)
+            kind = KIND_OF_VM[machine.kind]
+            state = STATE_NAMES[machine.state]
+            say(f"  {machine.id:2} {name:<16} {kind:<5} {state:<8}{machine.weight:6} {machine.vcpu_count:5} {mib:4} MiB"
+                f" {kib:6}K {cpu_ms(machine):6} ms")
+
+
+def info(arguments: u64) -> None:
+    """info NAME"""
+    machine = named(arguments)
+    if machine is None:
+        return
+    state = STATE_NAMES[machine.state]
+    say(f"  {vm.name(machine)}: {state}, {machine.vcpu_count} vCPU, weight {machine.weight}, {cpu_ms(machine)} ms of CPU")
+    say(f"  memory   {machine.memory_bytes >> 10} KiB, of which {machine.private_frames << 2} KiB are backed")
+    say(f"  overhead {machine.overhead_frames + machine.nested_frames} frames, {machine.nested_frames} of them nested tables")
+    say(f"  traded   {machine.released_frames} frames released, {machine.populated_frames} populated, "
+        f"{machine.pressure_frames} asked for")
+    say(f"  holes    {machine.holes_touched} accesses beyond its memory")
+    show_exits(machine)
+
+
+def mem(arguments: u64) -> None:
+    """mem"""
+    say(f"  {frames.total()} frames ({frames.total() >> 8} MiB), {frames.available()} available to guests")
+    for kind in range(KINDS):
+        count: u64 = ledger.book.counts[kind]
+        if count != 0:
+            say(f"  {KIND_NAMES[kind]:<12}{count:8}")
+
+
+def stats(arguments: u64) -> None:
+    """stats"""
+    say(f"  up {clock.since_boot_us() // 1_000_000} s, idle {clock.ns_of(boot_cpu.idle_ticks) // 1_000_000} ms")
+    say(f"  interrupts: timer {host_interrupts.counts.timer}, serial {host_interrupts.counts.serial}, "
+        f"spurious {host_interrupts.counts.spurious}, unknown {host_interrupts.counts.unknown}")
+    if serial.com1.output_dropped != 0:
+        say(f"  console bytes dropped: {serial.com1.output_dropped}")
+    for machine in vm.table.vms:
+        if machine is not None:
+            say(f"  {vm.name(machine)}:")
+            show_exits(machine)
+
+
+def attach(arguments: u64) -> None:
+    """attach NAME"""
+    machine = named(arguments)
+    if machine is None:
+        return
+    if machine.state != VmState.RUNNING:
+        say(f"{vm.name(machine)} does not run")
+        return
+    say(f"attached to {vm.name(machine)}; Ctrl-] detaches")
+    guest_console.attach(machine)
+
+
+def stop(arguments: u64) -> None:
+    """stop NAME"""
+    machine = named(arguments)
+    if machine is None:
+        return
+    if machine.state in (VmState.ENDED, VmState.CRASHED):
+        say(f"{vm.name(machine)} does not run")
+        return
+    machine.state = VmState.ENDED
+    vm.stopped(machine)
+
+
+def weight(arguments: u64) -> None:
+    """weight NAME N"""
+    number = text.cut_word(arguments)
+    machine = named(arguments)
+    if machine is None:
+        return
+    value = text.number_at(number)
+    if value >> 32 != 0 or vm.set_weight(machine, u32(value)) != Status.OK:
+        say("that is no weight")
+
+
+def check(arguments: u64) -> None:
+    """ledger"""
+    ledger_check.check()
+
+
+def debug(arguments: u64) -> None:
+    """debug crash KIND: debug images only."""
+    if DEBUG:
+        crash_commands.run(arguments)
+    else:
+        say("not in a release image")
+
+
+def power_off(arguments: u64) -> None:
+    """poweroff, quit"""
+    machine_exit.leave(EXIT_OK if ledger_check.check() == 0 else EXIT_PANIC)
+
+
+def named(name: u64) -> Vm | None:
+    """The VM of the name at this address; None, and said so, if there is none."""
+    for machine in vm.table.vms:
+        if machine is not None and text.same(vm.name(machine), text_at(name)):
+            return machine
+    say(f"no such VM: {text_at(name)}")
+    return None
+
+
+def cpu_ms(machine: Vm) -> u64:
+    """Milliseconds of CPU charged to all its vCPUs."""
+    ticks: u64 = 0
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            ticks += vcpu.cpu_time
+    return clock.ns_of(ticks) // 1_000_000
+
+
+def show_exits(machine: Vm) -> None:
+    """Exits by cause, over all vCPUs."""
+    counts: Annotated[list[u64], EXIT_CAUSES] = array(u64, EXIT_CAUSES)
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            for cause in range(EXIT_CAUSES):
+                counts[cause] += vcpu.exits[cause]
+    for cause in range(EXIT_CAUSES):
+        if counts[cause] != 0:
+            say(f"    {CAUSE_NAMES[cause]:<18}{counts[cause]:10}")
+
+
+NAMES: Final[Annotated[list[str], COMMANDS]] = [
+    "help", "list", "info", "mem", "stats", "attach", "stop", "weight", "ledger", "debug", "poweroff", "quit"]
+USAGE: Final[Annotated[list[str], COMMANDS]] = [
+    "help", "list", "info NAME", "mem", "stats", "attach NAME", "stop NAME", "weight NAME N", "ledger",
+    "debug crash KIND", "poweroff", "quit"]
+MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
+    "this list", "all VMs", "one VM: memory, exits by cause", "frames by use", "host interrupts, exits by cause",
+    "keys go to that guest until Ctrl-]", "end a VM", "change a VM's share of the CPU", "check every frame of memory",
+    "provoke a fault of ours: pf, null, text, gp, ud, df, nmi, stack", "check the ledger and end the machine", "the same"]
+ACTIONS: Final = (help_, list_, info, mem, stats, attach, stop, weight, check, debug, power_off, power_off)
