@@ -32,6 +32,7 @@ class Unit:
     source: str = ""
     declarations: str = ""
     functions: list[Function] = field(default_factory=list)
+    links: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -63,8 +64,8 @@ class Native:
         return found
 
     def symbols(self) -> set[str]:
-        """Every name that assembly or a header mentions: such functions stay visible."""
-        return set(re.findall(r"\w+", self.text))
+        """Every name that assembly mentions: such functions stay visible."""
+        return {name for path in self.assembly for name in re.findall(r"\w+", path.read_text())}
 
 
 def _preprocessed(path: Path) -> str:
@@ -112,6 +113,7 @@ def _unit(program: Program, module: Module, native: Native) -> Unit:
         lines[blank] = "import cython"
         unit.source = "\n".join(lines) + "\n"
         unit.declarations = emit_c.declarations(module, uses, written)
+        unit.links = uses.links
     return unit
 
 

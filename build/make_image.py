@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ try:
 except ImportError:
     sys.exit("make_image: Cython is missing; install it: python3 -m pip install cython==3.3.1")
 
+import hostlib
+import layouts
 from compiler import Native, Refused, compile_program
 from toolchain import BUILD, METAL, WARNINGS, BuildError, Stage, Toolchain, run, write
 
@@ -38,6 +41,7 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
     with Stage("front end"):
         native = Native.find(root, [image.assembly])
         units = compile_program(root, [image.main, *native.called_modules(root / image.main.split(".")[0], root)], {"DEBUG": not release}, native)
+    write(tools.directory / "layouts.json", json.dumps(layouts.export([unit.module for unit in units]), indent=1))
     with Stage("cython"):
         sources = tools.translate(units)
     with Stage("gcc"):
@@ -68,14 +72,19 @@ def check_symbols(elf: Path) -> None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("image", choices=[*IMAGES])
+    parser.add_argument("image", choices=[*IMAGES, "hostlib"])
     parser.add_argument("--out", type=Path, required=True, help="output directory")
     parser.add_argument("--release", action="store_true", help="without debug checks and commands")
+    parser.add_argument("--sanitize", action="store_true", help="hostlib: with clang's sanitizers")
+    parser.add_argument("--module", action="append", help="hostlib: a module to take in (default: the whole hypervisor)")
     parser.add_argument("--root", type=Path, default=ROOT, help="where the modules lie")
     arguments = parser.parse_args()
+    root, out = arguments.root.resolve(), arguments.out.resolve()
     try:
-        elf = build_image(arguments.root.resolve(), IMAGES[arguments.image], arguments.out.resolve(), arguments.image,
-                          arguments.release)
+        if arguments.image == "hostlib":
+            elf = hostlib.build(root, arguments.module or ["hypervisor.main"], out, arguments.sanitize)
+        else:
+            elf = build_image(root, IMAGES[arguments.image], out, arguments.image, arguments.release)
     except (Refused, BuildError) as error:
         print(error, file=sys.stderr)
         return 1

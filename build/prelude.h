@@ -8,15 +8,22 @@ typedef int i32;
 typedef long long i64;
 typedef _Bool krait_bool;
 typedef const char *krait_text;
+#ifndef NULL
 #define NULL ((void *)0)
+#endif
 #define CYTHON_UNUSED __attribute__((unused))
 #define CYTHON_INLINE inline
 #define CYTHON_UNUSED_VAR(x) (void)(x)
 #define CYTHON_FALLTHROUGH __attribute__((fallthrough))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+#ifdef KRAIT_HOST
+void krait_host_trap(const char *file, int line) __attribute__((noreturn));
+#define krait_trap() krait_host_trap(__FILE__, __LINE__)
+#else
 #define krait_trap() __builtin_trap()
-#define krait_check(ok) (likely(ok) ? (void)0 : __builtin_trap())
+#endif
+#define krait_check(ok) (likely(ok) ? (void)0 : krait_trap())
 #define krait_copy(to, from, size) ((void)__builtin_memmove(to, from, size))
 #define krait_clear(to, size) ((void)__builtin_memset(to, 0, size))
 #define krait_index(index, count) ({ u64 i_ = (index); krait_check(i_ < (count)); i_; })
