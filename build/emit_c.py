@@ -10,7 +10,7 @@ from subset_types import NONE, NORETURN, Arr, Ref, Struct, Type, c_name, c_type,
 
 _PRELUDE = """cimport cython
 cdef extern from "prelude.h" nogil:
-    ctypedef unsigned char u8
+    ctypedef unsigned short u8  # prelude.h has the truth; Cython takes arrays of char for Python's bytes
     ctypedef unsigned short u16
     ctypedef unsigned int u32
     ctypedef unsigned long long u64
