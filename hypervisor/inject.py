@@ -4,7 +4,7 @@ Restartable: what cannot be handed over yet stays pending.
 """
 from typing import Final
 
-from hypervisor import event_delivery
+from hypervisor import board, event_delivery
 from hypervisor.arch_x86 import backend
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import u32
@@ -47,6 +47,7 @@ def deliver(vcpu: Vcpu) -> None:
     again when its instruction is executed again.
     """
     event_delivery.publish(vcpu)
+    board.advance(vcpu)
     if vcpu.exception_pending:
         vcpu.exception_pending = False
         info: u32 = INFO_VALID | TYPE_EXCEPTION | vcpu.exception_vector
@@ -70,7 +71,7 @@ def deliver_interrupt(vcpu: Vcpu) -> None:
 
 def interrupt_pending(vcpu: Vcpu) -> bool:
     """Does an external interrupt wait?"""
-    return vcpu.reinject != 0 or vcpu.event_interrupt
+    return vcpu.reinject != 0 or vcpu.event_interrupt or board.interrupt_pending(vcpu)
 
 
 def take_interrupt(vcpu: Vcpu) -> u32:
@@ -79,5 +80,7 @@ def take_interrupt(vcpu: Vcpu) -> u32:
         vector: u32 = vcpu.reinject & 0xFF
         vcpu.reinject = 0
         return vector
+    if board.interrupt_pending(vcpu):
+        return board.acknowledge(vcpu)
     vcpu.event_interrupt = False
     return vcpu.event_vector

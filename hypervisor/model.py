@@ -131,7 +131,8 @@ class Vcpu:
     kvmclock_gpa: Gpa
     kvmclock_enabled: bool
     apic_base: u64
-    misc_msr: Annotated[list[u64], 8]
+    misc_msr: Annotated[list[u64], 8]  # msrs.py says which
+    mtrr: Annotated[list[u64], 28]  # mtrr.py says which
 
 
 @struct
@@ -172,6 +173,8 @@ class Vm:
     started_at: u64  # host TSC
     exit_code: u32
     holes_touched: u64
+    refused_msrs: u64  # RDMSR, WRMSR answered by #GP
+    post_code: u32  # port 80 of a PV VM (a platform has its own)
     vcpu_count: u32
     vcpus: Annotated[list[Vcpu | None], MAX_VCPUS_PER_VM]
     console: ConsoleBuffer

@@ -1,21 +1,56 @@
-"""Model-specific registers of guests that are not passed through (SDM vol. 4, APM vol. 2 appendix A).
+"""Model-specific registers of guests (SDM vol. 4, APM vol. 2 appendix A). What is not listed raises #GP(0), as on a CPU without it.
 
-FS, GS and KERNEL_GS base, STAR and its kin and SYSENTER never come here: the world switch carries them.
+| register | read | write |
+|---|---|---|
+| FS, GS, KERNEL_GS base, STAR and its kin, SYSENTER | does not exit: the world switch carries them | does not exit |
+| TIME_STAMP_COUNTER | the guest's TSC | #GP: the offset of a VM never changes |
+| APIC_BASE | base, BSP; not enabled: there is no local APIC yet | the same value only |
+| PLATFORM_ID | 0 | #GP |
+| FEATURE_CONTROL | locked, VMX off | #GP |
+| BIOS_SIGN_ID (microcode) | a constant that claims no fix | dropped: Linux writes 0 before it reads |
+| MTRRCAP, MTRRs | stored; at first all memory is write-back | checked, stored, never obeyed (mtrr.py) |
+| MISC_ENABLE | fast strings; no BTS, no PEBS | dropped |
+| DEBUGCTL | 0 | 0 only |
+| PAT, EFER | the guest's | checked, obeyed; EFER: SCE, LME while paging is off, NXE |
+| TSC_AUX | the guest's | switched with the vCPU |
+| SYSCFG, HWCR, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
+| KVM clock: 11, 12, 4B564D00, 4B564D01 | last value | devices/kvm_clock.py, handlers/wrmsr.py |
+
+Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them), machine check,
+performance counters, those of VMX and SVM, thermal and power.
 """
 from typing import Final
 
-from hypervisor import clock
+from hypervisor import clock, mtrr
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.defs.cr import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 from hypervisor.arch_x86.defs import msr as defs
 from hypervisor.arch_x86.intrinsics import wrmsr
 from hypervisor.arch_x86.state import GuestState
+from hypervisor.build_options import DEBUG
+from hypervisor.console import say
 from hypervisor.lang import struct, u32, u64, wrap_u64
 from hypervisor.model import Vcpu
 
 EFER_WRITABLE: Final[u64] = EFER_SCE | EFER_LME | EFER_NXE
 APIC_BASE_RESET: Final[u64] = 0xFEE00000  # bit 11 clear: no local APIC
+APIC_BASE_BSP: Final[u64] = 1 << 8
+FEATURE_CONTROL_LOCKED: Final[u64] = 1
+MICROCODE_AMD: Final[u64] = 0x01000065
+MICROCODE_INTEL: Final[u64] = 1 << 32
+MISC_ENABLE: Final[u64] = 0x1801  # fast strings; BTS and PEBS unavailable
+HWCR_TSC_FREQ_SEL: Final[u64] = 1 << 24  # the TSC counts at the P0 frequency
+DE_CFG_LFENCE_SERIALIZE: Final[u64] = 1 << 1
+
+REFUSALS_SAID: Final = 32
+
+# Places in Vcpu.misc_msr
+SYSCFG_SLOT: Final = 0
+HWCR_SLOT: Final = 1
+DE_CFG_SLOT: Final = 2
+WALL_CLOCK_SLOT: Final = 3
+SYSTEM_TIME_SLOT: Final = 4
 
 
 @struct
@@ -29,7 +64,7 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
     """False: #GP."""
     match msr:
         case defs.IA32_APIC_BASE:
-            found.value = APIC_BASE_RESET
+            found.value = APIC_BASE_RESET | (APIC_BASE_BSP if vcpu.index == 0 else 0)
         case defs.IA32_TIME_STAMP_COUNTER:
             found.value = tsc(vcpu)
         case defs.TSC_AUX:
@@ -37,12 +72,44 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
             return features.rdtscp
         case defs.EFER | defs.IA32_PAT:
             read_state_msr(vcpu, msr, found)
-        case (defs.IA32_PLATFORM_ID | defs.IA32_BIOS_SIGN_ID | defs.IA32_MTRRCAP | defs.IA32_MTRR_DEF_TYPE
-              | defs.IA32_MISC_ENABLE | defs.SYSCFG | defs.HWCR | defs.DE_CFG):  # stock kernels look at them
+        case defs.IA32_PLATFORM_ID | defs.IA32_DEBUGCTL:
             found.value = 0
+        case defs.IA32_FEATURE_CONTROL:
+            found.value = FEATURE_CONTROL_LOCKED
+        case defs.IA32_BIOS_SIGN_ID:
+            found.value = MICROCODE_AMD if features.amd else MICROCODE_INTEL
+        case defs.IA32_MTRRCAP:
+            found.value = mtrr.CAPABILITIES
+        case defs.IA32_MISC_ENABLE:
+            found.value = MISC_ENABLE
+        case defs.KVM_WALL_CLOCK | defs.KVM_WALL_CLOCK_NEW:
+            found.value = vcpu.misc_msr[WALL_CLOCK_SLOT]
+        case defs.KVM_SYSTEM_TIME | defs.KVM_SYSTEM_TIME_NEW:
+            found.value = vcpu.misc_msr[SYSTEM_TIME_SLOT]
+        case defs.SYSCFG | defs.HWCR | defs.DE_CFG:
+            found.value = read_amd(vcpu, msr)
+            return features.amd
         case _:
-            return False
+            return read_mtrr(vcpu, msr, found)
     return True
+
+
+def read_mtrr(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
+    """False: it is none."""
+    slot = mtrr.slot_of(msr)
+    if slot == mtrr.NONE:
+        return False
+    found.value = vcpu.mtrr[slot]
+    return True
+
+
+def read_amd(vcpu: Vcpu, msr: u32) -> u64:
+    """Registers of AMD's CPUs."""
+    if msr == defs.SYSCFG:
+        return vcpu.misc_msr[SYSCFG_SLOT]
+    if msr == defs.HWCR:
+        return vcpu.misc_msr[HWCR_SLOT] | HWCR_TSC_FREQ_SEL
+    return vcpu.misc_msr[DE_CFG_SLOT] | DE_CFG_LFENCE_SERIALIZE
 
 
 def tsc(vcpu: Vcpu) -> u64:
@@ -72,10 +139,32 @@ def write(vcpu: Vcpu, msr: u32, value: u64) -> bool:
             return write_efer(vcpu, value)
         case defs.IA32_PAT:
             return write_pat(vcpu, value)
-        case defs.IA32_BIOS_SIGN_ID | defs.IA32_MISC_ENABLE | defs.SYSCFG | defs.HWCR | defs.DE_CFG:
+        case defs.IA32_BIOS_SIGN_ID | defs.IA32_MISC_ENABLE:
             return True
+        case defs.IA32_APIC_BASE:
+            return value == APIC_BASE_RESET | (APIC_BASE_BSP if vcpu.index == 0 else 0)
+        case defs.IA32_DEBUGCTL:
+            return value == 0
+        case defs.SYSCFG:
+            vcpu.misc_msr[SYSCFG_SLOT] = value
+            return features.amd
+        case defs.HWCR:
+            vcpu.misc_msr[HWCR_SLOT] = value
+            return features.amd
+        case defs.DE_CFG:
+            vcpu.misc_msr[DE_CFG_SLOT] = value
+            return features.amd
         case _:
-            return False
+            return write_mtrr(vcpu, msr, value)
+
+
+def write_mtrr(vcpu: Vcpu, msr: u32, value: u64) -> bool:
+    """False: it is none, or does not take this value."""
+    slot = mtrr.slot_of(msr)
+    if slot == mtrr.NONE or not mtrr.is_valid(slot, value):
+        return False
+    vcpu.mtrr[slot] = value
+    return True
 
 
 def write_efer(vcpu: Vcpu, value: u64) -> bool:
@@ -94,12 +183,19 @@ def write_efer(vcpu: Vcpu, value: u64) -> bool:
 
 def write_pat(vcpu: Vcpu, value: u64) -> bool:
     """Eight memory types of 0, 1, 4, 5, 6 or 7 each."""
-    for i in range(8):
-        kind: u64 = (value >> (i * 8 & 63)) & 0xFF
-        if kind > 7 or kind in (2, 3):
-            return False
+    if not mtrr.types_are_valid(value, True):
+        return False
     state = GuestState()
     backend.read_state(vcpu, state)
     state.pat = value
     backend.write_state(vcpu, state)
     return True
+
+
+def count_refused(vcpu: Vcpu, what: str) -> None:
+    """An access is answered by #GP; debug images name the first ones of each VM."""
+    owner = vcpu.vm
+    assert owner is not None
+    owner.refused_msrs += 1
+    if DEBUG and owner.refused_msrs <= REFUSALS_SAID:
+        say(f"vm {owner.id}: {what} {u32(vcpu.regs.rcx):#x} refused at {vcpu.regs.rip:#x}")

@@ -1,5 +1,5 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
-from hypervisor import clock, end_of_run, exits, inject, model, operator, timers, vm
+from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.events import raise_event
@@ -82,6 +82,8 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
         return
     elif timer.kind == TimerKind.GUEST:
         raise_event(vcpu, EVENT_TIMER)
+    elif timer.kind == TimerKind.PLATFORM:
+        board.timer_expired(vcpu)
     elif timer.kind == TimerKind.FRAME_WAIT:
         wake(vcpu)
 

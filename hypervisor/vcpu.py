@@ -1,7 +1,7 @@
 """Virtual CPUs: made and unmade. Who runs is the policies' business (sched/), what runs them the run loop's."""
 from typing import Final
 
-from hypervisor import timers
+from hypervisor import mtrr, timers
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.defs.cr import RFLAGS_RESERVED_ONE
@@ -52,6 +52,7 @@ def create(vm: Vm, index: u32) -> Status:
     frames.zero(area)
     vm.overhead_frames += 1
     extended_state.start(vcpu, hva_of(area))
+    mtrr.start(vcpu)
     return backend.create_vcpu(vm, vcpu)
 
 

@@ -1,8 +1,8 @@
 """Virtual machines: made, started, ended, and given back a piece at a time."""
 from typing import Annotated, Final
 
-from hypervisor import clock, guest_console, vcpu
-from hypervisor.abi import VmConfig
+from hypervisor import board, clock, guest_console, vcpu
+from hypervisor.abi import VM_KIND_LINUX, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
@@ -63,6 +63,10 @@ def create(config: VmConfig) -> Status:
     status = nested.create(vm)
     if status == Status.OK:
         status = create_vcpus(vm)
+        if status == Status.OK and vm.kind == VM_KIND_LINUX:
+            status = board.create(vm)
+            if status != Status.OK:
+                destroy_vcpus(vm)
         if status != Status.OK:
             nested.destroy(vm)
     if status != Status.OK:
@@ -139,6 +143,7 @@ def reap_some() -> bool:
     if not nested.destroy_some(vm):
         return False
     destroy_vcpus(vm)
+    board.destroy(vm)
     pressure.frames_returned()
     table.alive -= 1
     return first_ended() is None

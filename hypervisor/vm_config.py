@@ -2,13 +2,13 @@
 from typing import Final
 
 from hypervisor import bundle, vm
-from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_PV, BundleHeader,
-                            VmConfig)
+from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_LINUX, VM_KIND_PV,
+                            BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.bundle import Member
 from hypervisor.console import say
 from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u64
-from hypervisor.loaders import pv_elf
+from hypervisor.loaders import linux64, pv_elf
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
 from hypervisor.sched import weighted
@@ -73,8 +73,10 @@ def make() -> None:
 
 def first_problem() -> str:
     """What is wrong with `config`; empty: nothing."""
-    if config.kind != VM_KIND_PV:
+    if config.kind != VM_KIND_PV and config.kind != VM_KIND_LINUX:
         return "it is of a kind that is not known"
+    if config.kind == VM_KIND_LINUX and config.vcpu_count != 1:
+        return "a Linux VM has one vCPU in this version"
     if config.weight < weighted.WEIGHT_MIN or config.weight > weighted.WEIGHT_MAX:
         return "its weight is out of range"
     if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:
@@ -90,7 +92,14 @@ def load_kernel(made: Vm) -> Status:
     status = bundle.find_bytes(address(config.kernel), FILE_NAME_BYTES, kernel)
     if status != Status.OK:
         return status
-    return pv_elf.load(made, config, hva_of(kernel.hpa), kernel.size)
+    if made.kind == VM_KIND_PV:
+        return pv_elf.load(made, config, hva_of(kernel.hpa), kernel.size)
+    initrd = Member()
+    if config.initrd[0] != 0:
+        status = bundle.find_bytes(address(config.initrd), FILE_NAME_BYTES, initrd)
+        if status != Status.OK:
+            return status
+    return linux64.load(made, config, kernel, initrd)
 
 
 def start_all() -> Status:

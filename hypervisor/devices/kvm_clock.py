@@ -15,10 +15,6 @@ from typing import Final
 
 from hypervisor.lang import struct, u32, u64, u8
 
-MSR_WALL_CLOCK: Final = 0x11
-MSR_SYSTEM_TIME: Final = 0x12
-MSR_WALL_CLOCK_NEW: Final = 0x4B56_4D00
-MSR_SYSTEM_TIME_NEW: Final = 0x4B56_4D01
 SYSTEM_TIME_ENABLE: Final[u64] = 1
 TSC_STABLE_BIT: Final = 1
 

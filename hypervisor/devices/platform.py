@@ -77,6 +77,7 @@ class Platform:
     effects: u32
     sent_byte: u8
     exit_code: u32
+    boot_seconds: u64  # Unix time at guest time 0
     unknown_reads: u64
     unknown_writes: u64
     last_unknown: u32  # port
@@ -94,6 +95,7 @@ def reset(p: Platform, unix_seconds: u64, now: u64) -> None:
     """Power-on of all devices, after what firmware does (ACPI's interrupt is level-triggered)."""
     clear(p)
     p.version = VERSION
+    p.boot_seconds = unix_seconds
     pic8259.reset(p.pic)
     pic8259.write_level(p.pic, 1, 1 << (IRQ_ACPI - 8))
     pit8254.reset(p.pit, now)

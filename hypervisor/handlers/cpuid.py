@@ -12,7 +12,7 @@ from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.cpu_features import CpuidResult
 from hypervisor.arch_x86.defs.cpuid import (
     F1C_DSCPL, F1C_DTES64, F1C_EST, F1C_HYPERVISOR, F1C_MONITOR, F1C_OSXSAVE, F1C_PCID, F1C_PDCM, F1C_SMX, F1C_TM2,
-    F1C_TSC_DEADLINE, F1C_VMX, F1C_X2APIC, F1D_ACPI, F1D_APIC, F1D_DS, F1D_HTT, F1D_MCA, F1D_MCE, F1D_MTRR, F1D_PBE, F1D_TM,
+    F1C_TSC_DEADLINE, F1C_VMX, F1C_X2APIC, F1D_ACPI, F1D_APIC, F1D_DS, F1D_HTT, F1D_MCA, F1D_MCE, F1D_PBE, F1D_TM,
     F7B_SHOWN, F7C_SHOWN, FE1C_SHOWN, FE1D_FFXSR)
 from hypervisor.arch_x86.defs.cr import CR4_OSXSAVE
 from hypervisor.arch_x86.intrinsics import cpuid
@@ -23,13 +23,20 @@ from hypervisor.model import Vcpu
 
 HIGHEST_BASIC: Final = 0xD
 HIGHEST_EXTENDED: Final[u32] = 0x80000008
+KVM_BASE: Final = 0x40000000
+KVM_FEATURES: Final = 0x40000001
+KVM_EBX: Final[u32] = 0x4B4D564B  # "KVMKVMKVM"
+KVM_ECX: Final[u32] = 0x564B4D56
+KVM_EDX: Final[u32] = 0x4D
+# Linux, arch/x86/include/uapi/asm/kvm_para.h: CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE
+KVM_FEATURE_BITS: Final[u32] = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 24
 KRAIT_EBX: Final[u32] = 0x6961724B  # "KraitKraitKr"
 KRAIT_ECX: Final[u32] = 0x61724B74
 KRAIT_EDX: Final[u32] = 0x724B7469
 
 LEAF_1_ECX_HIDDEN: Final[u32] = (F1C_DTES64 | F1C_MONITOR | F1C_DSCPL | F1C_VMX | F1C_SMX | F1C_EST | F1C_TM2 | F1C_PDCM | F1C_PCID
                                  | F1C_X2APIC | F1C_TSC_DEADLINE | F1C_OSXSAVE)
-LEAF_1_EDX_HIDDEN: Final[u32] = (F1D_MCE | F1D_APIC | F1D_MTRR | F1D_MCA | F1D_DS | F1D_ACPI | F1D_HTT | F1D_TM | F1D_PBE)
+LEAF_1_EDX_HIDDEN: Final[u32] = (F1D_MCE | F1D_APIC | F1D_MCA | F1D_DS | F1D_ACPI | F1D_HTT | F1D_TM | F1D_PBE)
 XSAVE_FORMS_SHOWN: Final = 7  # leaf 0xD:1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX 1; no XSAVES
 PHYSICAL_BITS_EAX: Final = 0xFFFF
 
@@ -129,8 +136,15 @@ def extended_leaf(leaf: u32, r: CpuidResult) -> None:
 
 
 def hypervisor_leaf(leaf: u32, r: CpuidResult) -> None:
-    """Leaves 4000_0000 and up: ours."""
-    if leaf == CPUID_KRAIT_BASE:
+    """Leaves 4000_0000 and up: KVM's for stock systems, ours beside them."""
+    if leaf == KVM_BASE:
+        r.eax = KVM_FEATURES
+        r.ebx = KVM_EBX
+        r.ecx = KVM_ECX
+        r.edx = KVM_EDX
+    elif leaf == KVM_FEATURES:
+        r.eax = KVM_FEATURE_BITS
+    elif leaf == CPUID_KRAIT_BASE:
         r.eax = CPUID_KRAIT_FEATURES
         r.ebx = KRAIT_EBX
         r.ecx = KRAIT_ECX

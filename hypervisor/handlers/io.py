@@ -1,33 +1,64 @@
-"""IN and OUT: to the emulated devices of the VM; a port without a device reads all ones and drops writes."""
+"""IN and OUT: to the devices of the VM (devices/platform.py has the port table).
+
+A VM without devices (PV) has port 80 only: it keeps the POST code. Its other ports read all ones, drop writes and are counted.
+"""
 from typing import Final
 
-from hypervisor import crash
+from hypervisor import board
+from hypervisor.arch_x86.state import Registers
 from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.devices import platform
+from hypervisor.handlers import string_io
 from hypervisor.handlers.outcome import Outcome
-from hypervisor.lang import u64
-from hypervisor.model import Vcpu
+from hypervisor.lang import u32, u64
+from hypervisor.model import Vcpu, Vm
 
-BYTE: Final[u64] = 0xFF
-WORD: Final[u64] = 0xFFFF
-DWORD: Final[u64] = 0xFFFFFFFF
+POST_PORT: Final = 0x80
+ALL_ONES: Final = 0xFFFF_FFFF
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
-    """One access. A string of them is not emulated yet."""
+    """One access of 1, 2 or 4 bytes; INS and OUTS are in string_io."""
     if exit.is_string:
-        crash.stop(vcpu, exit, f"string I/O at port {exit.port:#x}")
-        return Outcome.STOP
+        return string_io.handle(vcpu, exit)
+    vm = vcpu.vm
+    assert vm is not None
+    p = vm.platform
+    if p is None:
+        without_devices(vcpu, vm, exit)
+        return Outcome.SKIP
+    now = board.guest_time(vm)
     if exit.is_in:
-        put_result(vcpu, exit, DWORD)
+        put_result(vcpu.regs, exit.size, platform.read(p, exit.port, exit.size, now))
+    else:
+        platform.write(p, exit.port, exit.size, u32(vcpu.regs.rax & mask_of(exit.size)), now)
+    if p.effects != 0:
+        return board.carry_out(vcpu, vm, p)
     return Outcome.SKIP
 
 
-def put_result(vcpu: Vcpu, exit: VmExit, value: u64) -> None:
-    """AL, AX, or EAX (which clears the upper half of RAX)."""
-    rax = vcpu.regs.rax
-    if exit.size == 1:
-        vcpu.regs.rax = (rax & ~BYTE) | (value & BYTE)
-    elif exit.size == 2:
-        vcpu.regs.rax = (rax & ~WORD) | (value & WORD)
+def mask_of(size: u32) -> u32:
+    """All bits of an operand of 1, 2 or 4 bytes."""
+    return 0xFF if size == 1 else (0xFFFF if size == 2 else ALL_ONES)
+
+
+def put_result(regs: Registers, size: u32, value: u32) -> None:
+    """IN writes AL, AX or EAX; EAX clears the upper half of RAX."""
+    if size == 4:
+        regs.rax = value
     else:
-        vcpu.regs.rax = value & DWORD
+        kept: u64 = regs.rax & ~u64(mask_of(size))
+        regs.rax = kept | value
+
+
+def without_devices(vcpu: Vcpu, vm: Vm, exit: VmExit) -> None:
+    """A PV guest's access."""
+    if exit.port == POST_PORT and exit.size == 1:
+        if exit.is_in:
+            put_result(vcpu.regs, 1, vm.post_code)
+        else:
+            vm.post_code = u32(vcpu.regs.rax & 0xFF)
+        return
+    vm.holes_touched += 1
+    if exit.is_in:
+        put_result(vcpu.regs, exit.size, mask_of(exit.size))

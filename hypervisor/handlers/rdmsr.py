@@ -12,6 +12,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """EDX:EAX, or #GP if the guest has none of this number."""
     found = MsrValue()
     if not msrs.read(vcpu, u32(vcpu.regs.rcx), found):
+        msrs.count_refused(vcpu, "RDMSR")
         inject.exception_with_error(vcpu, GP, 0)
         return Outcome.RESUME
     vcpu.regs.rax = found.value & 0xFFFFFFFF

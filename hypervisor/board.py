@@ -1,0 +1,130 @@
+"""What connects the devices of a VM (devices/platform.py, pure) to time, timers, console and the VM's life."""
+from hypervisor import clock, guest_console, timers
+from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
+from hypervisor.arch_x86 import wall_clock
+from hypervisor.console import say
+from hypervisor.cpu import boot_cpu
+from hypervisor.devices import platform, uart16550
+from hypervisor.devices.platform import Platform
+from hypervisor.devices.rate import NEVER
+from hypervisor.handlers.outcome import Outcome
+from hypervisor.lang import address, at, sizeof, text_at, u32, u64
+from hypervisor.memory import frames
+from hypervisor.memory.ledger import Use
+from hypervisor.model import WORK_INJECT, TimerKind, Vcpu, VcpuState, Vm, VmState
+from hypervisor.sched.wake import wake
+from hypervisor.status import Status
+
+
+def create(vm: Vm) -> Status:
+    """Give a VM that does not run yet a platform, its devices as after power-on. NO_MEMORY is possible."""
+    assert sizeof(Platform) <= PAGE_SIZE
+    page = frames.alloc_for(vm.id, Use.OTHER)
+    if page == 0:
+        return Status.NO_MEMORY
+    vm.overhead_frames += 1
+    made = at(Platform, hva_of(page))
+    platform.reset(made, wall_clock.unix_seconds(), 0)
+    vm.platform = made
+    first = vm.vcpus[0]
+    if first is not None:
+        first.timer.kind = TimerKind.PLATFORM
+    return Status.OK
+
+
+def destroy(vm: Vm) -> None:
+    """Give the platform of an ended VM back."""
+    p = vm.platform
+    if p is None:
+        return
+    vm.platform = None
+    frames.free(hpa_of(Hva(address(p))))
+    vm.overhead_frames -= 1
+
+
+def guest_time(vm: Vm) -> u64:
+    """Nanoseconds since the VM started."""
+    return clock.ns_of(clock.now() - vm.started_at)
+
+
+def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
+    """Do what the last access left in p.effects; what becomes of the instruction."""
+    effects = p.effects
+    p.effects = 0
+    if effects & platform.EFFECT_CONSOLE:
+        guest_console.put(vm, p.sent_byte)
+    if effects & platform.EFFECT_DEADLINE:
+        arm(vcpu, vm, p)
+    if effects & platform.EFFECT_INTERRUPT and platform.interrupt_pending(p):
+        boot_cpu.work |= WORK_INJECT
+    if effects & platform.EFFECT_POWER_OFF:
+        return end(vm, p.exit_code, "switched itself off")
+    if effects & platform.EFFECT_RESET:
+        return end(vm, 0, "asked for a reset, which ends it in this version")
+    return Outcome.SKIP
+
+
+def end(vm: Vm, exit_code: u32, how: str) -> Outcome:
+    """The guest ends itself; `how` is told to the operator."""
+    guest_console.finish(vm)
+    say(f"vm '{text_at(address(vm.name))}' {how}")
+    vm.exit_code = exit_code
+    vm.state = VmState.ENDED
+    return Outcome.STOP
+
+
+def arm(vcpu: Vcpu, vm: Vm, p: Platform) -> None:
+    """Let the vCPU's timer expire when the devices have something to do next."""
+    due = platform.next_deadline(p)
+    if due == NEVER:
+        timers.cancel(boot_cpu, vcpu.timer)
+    else:
+        timers.arm(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(due) + 1)
+
+
+def feed(vm: Vm, p: Platform) -> None:
+    """Bytes typed for the VM go to its UART as far as there is room."""
+    while guest_console.has_input(vm) and uart16550.room(p.uart) != 0:
+        platform.receive(p, guest_console.take_input(vm))
+
+
+def advance(vcpu: Vcpu) -> None:
+    """Bring the devices up to now: due timers, typed bytes. Before interrupt_pending is asked for this vCPU."""
+    vm = vcpu.vm
+    assert vm is not None
+    p = vm.platform
+    if p is None:
+        return
+    vcpu.pending_events = 0  # EVENT_CONSOLE only wakes: stock systems have no VcpuInfo
+    platform.advance(p, guest_time(vm))
+    feed(vm, p)
+    if p.effects & platform.EFFECT_DEADLINE or vcpu.timer.heap_index == 0:
+        arm(vcpu, vm, p)
+    p.effects = 0
+
+
+def timer_expired(vcpu: Vcpu) -> None:
+    """The vCPU's timer has run out: wake it if a device interrupts it now."""
+    advance(vcpu)
+    if interrupt_pending(vcpu):
+        if vcpu.state == VcpuState.BLOCKED:
+            wake(vcpu)
+        if vcpu.on_cpu:
+            boot_cpu.work |= WORK_INJECT
+
+
+def interrupt_pending(vcpu: Vcpu) -> bool:
+    """Does a device ask for the vCPU's attention? False for VMs without devices."""
+    vm = vcpu.vm
+    assert vm is not None
+    p = vm.platform
+    return p is not None and platform.interrupt_pending(p)
+
+
+def acknowledge(vcpu: Vcpu) -> u32:
+    """The vector of the interrupt that the vCPU takes; interrupt_pending was true."""
+    vm = vcpu.vm
+    assert vm is not None
+    p = vm.platform
+    assert p is not None
+    return platform.acknowledge(p)
