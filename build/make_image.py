@@ -50,12 +50,11 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
         objects = tools.objects(sources, "gcc", [*METAL, *WARNINGS, "-flto"])
         plain = tools.objects([runtime, *native.assembly], "gcc", METAL)
     with Stage("link"):
-        whole = tools.directory / "whole.o"
-        run(["gcc", *METAL, *WARNINGS, "-flto", "-flto-partition=one", "-fwhole-program", "-r", "-flinker-output=nolto-rel",
-             "-nostdlib", *map(str, objects), "-o", str(whole)], tools.directory)
         elf = out / image.file
-        run(["ld", "-nostdlib", "-static", "-z", "max-page-size=4096", "-z", "noexecstack", "--build-id=none", "--gc-sections",
-             "--no-warn-rwx-segments", "-T", str(BUILD / image.script), str(whole), *map(str, plain), "-o", str(elf)])
+        # One link through gcc's linker plugin: it learns what assembly refers to, so all else is local and inlined freely.
+        run(["gcc", *METAL, *WARNINGS, "-flto", "-flto-partition=one", "-nostdlib", "-static", "-Wl,-z,max-page-size=4096",
+             "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
+             f"-Wl,-T,{BUILD / image.script}", *map(str, objects), *map(str, plain), "-o", str(elf)], tools.directory)
         check_symbols(elf)
     return elf
 
