@@ -1,0 +1,156 @@
+"""Who gives, who waits and who is stopped when frames run short."""
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from hypervisor import clock, timers
+from hypervisor.abi import EVENT_MEMORY_PRESSURE, Error, PageState
+from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa
+from hypervisor.arch_x86.fake.machine import machine
+from hypervisor.cpu import boot_cpu
+from hypervisor.memory import backing, frames, guest_memory, nested
+from hypervisor.model import TimerKind, VcpuState, Vm
+from hypervisor.paging import page_state, pressure, release
+from hypervisor.sched.wake import wake
+from hypervisor.status import Status
+from tests.memory.world import World, vcpu_of
+
+LIMIT = 160  # low watermark 10, high 20
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World(1200, limit_frames=LIMIT)
+    yield made
+    made.check()
+    made.close()
+
+
+def fill(vm: Vm, first: int, count: int) -> int:
+    """Touch pages until one is refused; how many have a frame."""
+    for gfn in range(first, first + count):
+        if backing.back(vm, Gfn(gfn)) != Status.OK:
+            return gfn - first
+    return count
+
+
+def run_timers() -> None:
+    """What the run loop does for WORK_INTERRUPT."""
+    while (timer := timers.expire(boot_cpu)) is not None:
+        assert timer.kind == TimerKind.FRAME_WAIT and timer.vcpu is not None
+        wake(timer.vcpu)
+
+
+def test_nothing_is_asked_while_there_is_plenty(world: World) -> None:
+    vm = world.vm(1000)
+    assert fill(vm, 0, 140) == 140
+    assert vm.pressure_frames == 0 and vcpu_of(vm).pending_events == 0
+
+
+def test_unused_goes_before_volatile_and_cold_never(world: World) -> None:
+    vm = world.vm(1000)
+    fill(vm, 0, 150)
+    assert page_state.set_state(vm, 0, 10, PageState.COLD) == 10
+    assert page_state.set_state(vm, 10, 20, PageState.VOLATILE) == 20
+    assert page_state.set_state(vm, 30, 15, PageState.UNUSED) == 15
+    assert fill(vm, 200, 1) == 1
+    gone = [gfn for gfn in range(150) if nested.lookup(vm, Gpa(gfn * PAGE_SIZE)) == 0]
+    assert gone == list(range(30, 40))  # up to the high watermark
+    assert vm.pressure_frames == 0
+    assert fill(vm, 300, 30) == 30
+    gone = [gfn for gfn in range(150) if nested.lookup(vm, Gpa(gfn * PAGE_SIZE)) == 0]
+    assert set(range(30, 45)) < set(gone) <= set(range(10, 45))
+    assert page_state.get(vm, Gfn(30)) == page_state.RELEASED | PageState.UNUSED
+    assert backing.back(vm, Gfn(30)) == Status.OK and page_state.get(vm, Gfn(30)) == PageState.STABLE
+
+
+def test_the_one_above_its_share_is_asked_and_the_other_still_served(world: World) -> None:
+    greedy, modest = world.vm(1000, weight=1), world.vm(1000, weight=1)
+    assert fill(modest, 0, 40) == 40
+    assert fill(greedy, 0, 1000) == LIMIT - 40 - 10
+    assert greedy.pressure_frames > 0 and vcpu_of(greedy).pending_events == EVENT_MEMORY_PRESSURE
+    assert modest.pressure_frames == 0 and vcpu_of(modest).pending_events == 0
+    assert fill(modest, 40, 1000) == 10  # the last frames are kept for the one within its entitlement
+    assert frames.available() == 0
+    wanted = greedy.pressure_frames
+    assert release.mem_release(greedy, 0, wanted) == wanted
+    assert greedy.pressure_frames == 0
+    assert fill(modest, 50, 5) == 5
+
+
+def test_shares_follow_weights(world: World) -> None:
+    light, heavy = world.vm(1000, weight=1), world.vm(1000, weight=3)
+    assert pressure.entitlement(light) == LIMIT // 4 and pressure.entitlement(heavy) == 3 * LIMIT // 4
+    fill(heavy, 0, 75)
+    fill(light, 0, 80)
+    assert light.pressure_frames >= pressure.high_watermark() - pressure.low_watermark() and heavy.pressure_frames == 0
+
+
+def test_a_vcpu_sleeps_until_frames_return(world: World) -> None:
+    one, other = world.vm(1000), world.vm(1000)
+    vcpu = vcpu_of(one)
+    fill(other, 0, 80)
+    fill(one, 0, 80)
+    assert frames.available() == 0
+    assert backing.back_for(vcpu, one, Gfn(900)) == Status.WAIT
+    assert vcpu.state == VcpuState.WAITING and pressure.state.waiting == 1
+    assert release.mem_populate(vcpu_of(other), 500, 4) == release.MUST_WAIT
+    pressure.stop_waiting(vcpu_of(other))
+    assert release.mem_release(other, 0, 40) == 40
+    assert vcpu.state == VcpuState.RUNNABLE
+    assert backing.back_for(vcpu, one, Gfn(900)) == Status.OK
+    assert vcpu.frame_wait_until == 0 and pressure.state.waiting == 0
+    assert timers.next_deadline(boot_cpu) == timers.NEVER
+
+
+def test_waiting_in_vain_ends(world: World) -> None:
+    one, other = world.vm(1000), world.vm(1000)
+    vcpu = vcpu_of(one)
+    fill(other, 0, 80)
+    fill(one, 0, 80)
+    assert backing.back_for(vcpu, one, Gfn(900)) == Status.WAIT
+    machine.tsc += clock.ticks_of(pressure.WAIT_LIMIT_NS) // 2
+    run_timers()
+    assert vcpu.state == VcpuState.WAITING
+    machine.tsc += clock.ticks_of(pressure.WAIT_LIMIT_NS)
+    run_timers()
+    assert vcpu.state == VcpuState.RUNNABLE
+    assert backing.back_for(vcpu, one, Gfn(900)) == Status.NO_MEMORY
+    assert pressure.state.waiting == 0
+    assert release.mem_populate(vcpu, 900, 1) == release.MUST_WAIT
+    machine.tsc += clock.ticks_of(pressure.WAIT_LIMIT_NS)
+    run_timers()
+    assert release.mem_populate(vcpu, 900, 1) == -Error.NO_MEMORY
+
+
+def test_the_end_of_a_vm_feeds_the_waiting(world: World) -> None:
+    one, other = world.vm(1000), world.vm(1000)
+    fill(other, 0, 80)
+    fill(one, 0, 80)
+    assert backing.back_for(vcpu_of(one), one, Gfn(900)) == Status.WAIT
+    nested.destroy(other)
+    pressure.frames_returned()
+    assert vcpu_of(one).state == VcpuState.RUNNABLE
+    assert backing.back_for(vcpu_of(one), one, Gfn(900)) == Status.OK
+
+
+def test_what_a_hypercall_uses_is_not_taken(world: World) -> None:
+    """A handler pins two pages; the guest has called the first UNUSED, and taking it would serve the second for ever."""
+    vm = world.vm(1000)
+    fill(vm, 0, 1000)
+    page_state.set_state(vm, 0, 1, PageState.UNUSED)
+    vcpu = vcpu_of(vm)
+    assert guest_memory.pin(vcpu, Gpa(0), 8, True) == Status.OK
+    assert guest_memory.pin(vcpu, Gpa(900 * PAGE_SIZE), 8, True) == Status.WAIT
+    assert guest_memory.host_address(vm, Gpa(0)) != 0
+
+
+def test_calls_are_bounded(world: World) -> None:
+    vm = world.vm(5000)
+    assert release.mem_populate(vcpu_of(vm), 0, 5000) == release.POPULATE_CHUNK
+    assert release.mem_release(vm, 0, 5000) == release.RELEASE_CHUNK
+    assert page_state.set_state(vm, 0, 5000, PageState.UNUSED) == page_state.STATE_CHUNK
+    assert release.mem_release(vm, 5000, 0) == 0 and release.mem_populate(vcpu_of(vm), 5000, 0) == 0
+    assert vm.released_frames == release.POPULATE_CHUNK
