@@ -158,6 +158,11 @@ def alloc_private(vm: Vm, gfn: Gfn) -> Hpa:
     return hpa
 
 
+def alloc_shared() -> Hpa:
+    """A frame to be mapped read-only in VMs, contents arbitrary, no references yet; 0 if there is none."""
+    return Hpa(ledger.claim_first(Kind.SHARED, NO_VM, 0) << PAGE_SHIFT)
+
+
 def free(hpa: Hpa) -> None:
     """Give back a hypervisor frame. Its contents stay until somebody takes it; guests only ever get zeroed frames."""
     ledger.release(Hfn(hpa >> PAGE_SHIFT))

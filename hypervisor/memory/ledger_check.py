@@ -48,6 +48,8 @@ class Progress:
     gfn: u64  # TABLES: next guest frame
     tables: u64  # of this VM
     private: u64  # leaves of this VM that map PRIVATE frames
+    references: u64  # to SHARED frames, as their entries say
+    shared: u64  # leaves of all VMs that map SHARED frames
     last_vm: Vm | None  # the VM that the latest PRIVATE entry named
 
 
@@ -73,6 +75,8 @@ def begin() -> None:
     progress.gfn = 0
     progress.tables = 0
     progress.private = 0
+    progress.references = 0
+    progress.shared = 0
     progress.last_vm = None
     for kind in range(KINDS):
         progress.counts[kind] = 0
@@ -138,6 +142,8 @@ def _check_entry(hfn: Hfn, entry: Entry) -> None:
             _error(f"frame {hfn:#x} is free, but its neighbours in the list do not say so")
         if entry.pins != 0:
             _error(f"frame {hfn:#x} is free and pinned")
+    elif entry.kind == Kind.SHARED:
+        progress.references += entry.value
     elif entry.kind == Kind.HYPERVISOR and entry.value == Use.NESTED_TABLE and _owner(entry) is None:
         _error(f"frame {hfn:#x} is a nested table of vm {entry.vm}, which has none")
 
@@ -243,6 +249,7 @@ def _check_leaf(vm: Vm, gfn: Gfn, leaf_entry: u64) -> None:
         if gfn >= vm.memory_bytes >> PAGE_SHIFT:
             _error(f"vm {vm.id} has a frame at gfn {gfn:#x}, beyond its memory")
     elif kind == Kind.SHARED:
+        progress.shared += 1
         if leaf_entry & entry_format.write_bit != 0:
             _error(f"vm {vm.id} may write the shared frame {hfn:#x} at gfn {gfn:#x}")
     else:
@@ -269,6 +276,8 @@ def _check_totals() -> None:
             usable += progress.counts[kind]
     if usable != book.usable:
         _error(f"{usable} frames are usable, there were {book.usable}")
+    if progress.references != progress.shared:
+        _error(f"shared frames have {progress.references} references, {progress.shared} are mapped")
     charged: u64 = 0
     for vm in spaces.vms:
         if vm is not None:

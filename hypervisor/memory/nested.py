@@ -21,7 +21,7 @@ from hypervisor.status import Status
 
 MAP_WRITE: Final = 1  # only for frames PRIVATE to this VM at this gfn
 MAP_EXECUTE: Final = 2
-TABLE_SLACK: Final = 4  # tables beyond what RAM needs: devices' windows
+TABLE_SLACK: Final = 16  # tables beyond what RAM needs: for places where nothing is (holes.py)
 
 
 def table_quota(vm: Vm) -> u64:

@@ -1,8 +1,9 @@
 """What happens when frames for guests run short.
 
 Below the low watermark: pages that guests declared UNUSED, then VOLATILE, are taken (reclaim.py); if that is not enough,
-EVENT_MEMORY_PRESSURE asks guests for frames, each by how far it is above its entitlement (its share of the pool by
-weight), or, when none is, by what it uses. The last frames below the watermark go only to VMs within their entitlement.
+EVENT_MEMORY_PRESSURE asks guests for frames, each in proportion to what it uses per weight; a guest gives what it can spare, and
+is asked again when it has given what it was asked. The last frames below the watermark go only to VMs within their
+entitlement (their share of the pool by weight).
 A vCPU that needs a frame and gets none sleeps until frames come back; after WAIT_LIMIT_NS it is told that there are none
 (its handler then stops the VM or answers an error), so that a VM nobody can serve does not hang the others.
 """
@@ -25,6 +26,7 @@ from hypervisor.sched.wake import sleep, wake
 from hypervisor.status import Status
 
 LOW_SHIFT: Final = 4  # the low watermark is 1/16 of the pool,
+USE_SHIFT: Final = 10  # fixed point of use per weight
 HIGH_SHIFT: Final = 3  # the high one, up to which guests are asked, 1/8
 WAIT_LIMIT_NS: Final = 3_000_000_000
 
@@ -33,7 +35,6 @@ WAIT_LIMIT_NS: Final = 3_000_000_000
 class Pressure:
     """State of the pool."""
 
-    asked: bool  # guests have been asked and the pool has not recovered since
     waiting: u64  # vCPUs that sleep until frames come back
 
 
@@ -85,43 +86,46 @@ def relieve() -> u64:
         free = frames.available()
     if free <= low_watermark():
         _ask(high - free)
-    elif free >= high:
-        state.asked = False
     return free
 
 
 def _ask(wanted: u64) -> None:
-    """Raise the memory pressure event, once until the pool recovers or what was asked has been given."""
-    owed: u64 = 0
-    over: u64 = 0
-    used: u64 = 0
+    """Raise the memory pressure event: every guest with events is asked for a part by its use per weight. One that still
+    owes what it was asked before is left alone."""
+    uses: u64 = 0
     for vm in spaces.vms:
-        if vm is not None:
-            owed += vm.pressure_frames
-            over += over_entitlement(vm)
-            used += vm.private_frames
-    if state.asked and owed != 0:
-        return
-    state.asked = True
+        if vm is not None and can_be_asked(vm):
+            uses += use_per_weight(vm)
     for vm in spaces.vms:
-        if vm is not None and used != 0:
-            part: u64 = (wanted * over_entitlement(vm) + over - 1) // over if over != 0 \
-                else (wanted * vm.private_frames + used - 1) // used
+        if vm is not None and can_be_asked(vm) and vm.pressure_frames == 0 and uses != 0:
+            part: u64 = (wanted * use_per_weight(vm) + uses - 1) // uses
             ask_vm(vm, min_u64(part, vm.private_frames))
 
 
-def over_entitlement(vm: Vm) -> u64:
-    """Frames that a VM has beyond its entitlement."""
-    fair: u64 = entitlement(vm)
-    return vm.private_frames - fair if vm.private_frames > fair else 0
+def use_per_weight(vm: Vm) -> u64:
+    """What a VM uses of the pool in relation to its weight."""
+    return (vm.private_frames << USE_SHIFT) // vm.weight if vm.weight != 0 else 0
+
+
+def can_be_asked(vm: Vm) -> bool:
+    """Whether the guest listens to events and has memory."""
+    first = vm.vcpus[0]
+    return first is not None and first.info_valid and first.state != VcpuState.STOPPED and vm.private_frames != 0
 
 
 def ask_vm(vm: Vm, wanted: u64) -> None:
-    """Ask one guest to release `wanted` frames."""
+    """Ask one guest, which can be asked, to release `wanted` frames."""
     first = vm.vcpus[0]
     vm.pressure_frames = wanted
-    if wanted != 0 and first is not None and first.state != VcpuState.STOPPED:
+    if first is not None:
         raise_event(first, EVENT_MEMORY_PRESSURE)
+
+
+def recovered() -> None:
+    """The pool is above the high watermark: nobody owes anything."""
+    for vm in spaces.vms:
+        if vm is not None:
+            vm.pressure_frames = 0
 
 
 def given(vm: Vm, count: u64) -> None:
@@ -133,7 +137,7 @@ def given(vm: Vm, count: u64) -> None:
 def frames_returned() -> None:
     """Frames came back to the pool: wake every vCPU that waits for one. Also to be called after a VM's destruction."""
     if frames.available() >= high_watermark():
-        state.asked = False
+        recovered()
     if state.waiting == 0:
         return
     for vm in spaces.vms:

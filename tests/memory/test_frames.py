@@ -5,7 +5,7 @@ from typing import Iterator
 
 import pytest
 
-from hypervisor.addresses import PAGE_SIZE, Hfn, Hpa
+from hypervisor.addresses import PAGE_SIZE, Gfn, Hfn, Hpa
 from hypervisor.boot_info import info
 from hypervisor.lang import clear, map_memory, set_link_address, unmap_memory
 from hypervisor.memory import frames, ledger, ledger_check, nested_walk
@@ -90,10 +90,10 @@ def test_the_pool_for_guests_is_bounded_and_leaves_a_reserve() -> None:
     world = World(600, limit_frames=50)
     try:
         vm = world.vm(4096)
-        taken = [frames.alloc_private(vm, nested_walk.Gfn(gfn)) for gfn in range(60)]
+        taken = [frames.alloc_private(vm, Gfn(gfn)) for gfn in range(60)]
         assert [hpa != 0 for hpa in taken] == [True] * 50 + [False] * 10
         frames.set_limit(0)
-        while frames.alloc_private(vm, nested_walk.Gfn(7)) != 0:
+        while frames.alloc_private(vm, Gfn(7)) != 0:
             pass
         assert frames.free_count() == frames.HYPERVISOR_RESERVE
     finally:

@@ -9,7 +9,7 @@ from hypervisor.arch_x86.svm import nested_format as npt
 from hypervisor.arch_x86.vtx import nested_format as ept
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, clear, map_memory, sizeof, unmap_memory
-from hypervisor.memory import frames, guest_memory, ledger, ledger_check, nested, nested_walk
+from hypervisor.memory import frames, guest_memory, holes, ledger, ledger_check, nested, nested_walk
 from hypervisor.memory.ledger import ENTRY_BYTES, Kind
 from hypervisor.model import Vcpu, VcpuState, Vm, VmState
 from hypervisor.paging import pressure
@@ -32,7 +32,7 @@ class World:
         clock.init(TSC_KHZ)
         timers.init(boot_cpu)
         for part in (nested_walk.spaces, pressure.state, ledger.book, frames.pool, guest_memory.random_wait, run_queue.queue,
-                     boot_cpu, nested_walk.entry_format):
+                     boot_cpu, nested_walk.entry_format, holes.ones):
             clear(part)
         self.ram = bytearray(b"\xa5" * (count * PAGE_SIZE))
         map_memory(FIRST_FRAME * PAGE_SIZE, self.ram)
@@ -61,6 +61,7 @@ class World:
             vcpu.vm = made
             vcpu.index = index
             vcpu.state = VcpuState.RUNNABLE
+            vcpu.info_valid = True
             made.vcpus[index] = vcpu
             self.keep = getattr(self, "keep", []) + [vcpu]
         made.vcpu_count = vcpus
