@@ -20,11 +20,10 @@ def decoded(vcpu: Vcpu, fields: dict[int, int], reason: int, **values: int) -> V
              "vectoring_error": vmcs.IDT_VECTORING_ERROR}
     for field in names.values():
         fields[field] = 0
-    fields[vmcs.EXIT_REASON] = reason
     for name, value in values.items():
         fields[names[name]] = value
-    here.entry_failed = 0
     exit = VmExit()
+    exit.raw_reason = reason
     decode.decode(vcpu, exit)
     return exit
 
@@ -35,7 +34,7 @@ def decoded(vcpu: Vcpu, fields: dict[int, int], reason: int, **values: int) -> V
     (19, Cause.VMX_SVM_INSTRUCTION), (27, Cause.VMX_SVM_INSTRUCTION), (31, Cause.RDMSR), (32, Cause.WRMSR),
     (36, Cause.MONITOR_MWAIT), (39, Cause.MONITOR_MWAIT), (40, Cause.PAUSE), (50, Cause.VMX_SVM_INSTRUCTION),
     (51, Cause.RDTSC), (53, Cause.VMX_SVM_INSTRUCTION), (54, Cause.WBINVD), (55, Cause.XSETBV), (9, Cause.UNKNOWN),
-    (43, Cause.UNKNOWN), (49, Cause.UNKNOWN), (64, Cause.UNKNOWN), (65, Cause.UNKNOWN), (0xFFFF, Cause.UNKNOWN)])
+    (43, Cause.UNKNOWN), (49, Cause.UNKNOWN), (64, Cause.UNKNOWN), (65, Cause.UNKNOWN), (0x1FF, Cause.UNKNOWN)])
 def test_cause(vcpu: Vcpu, fields: dict[int, int], reason: int, cause: Cause) -> None:
     exit = decoded(vcpu, fields, reason)
     assert (exit.cause, exit.raw_reason) == (cause, reason)
@@ -140,8 +139,8 @@ def test_iret_that_faults_leaves_nmis_blocked(vcpu: Vcpu, fields: dict[int, int]
 
 def test_entry_that_was_refused(vcpu: Vcpu, fields: dict[int, int], cpu: list[str]) -> None:
     fields[vmcs.INSTRUCTION_ERROR] = 7
-    here.entry_failed = 2
     exit = VmExit()
+    exit.raw_reason = 0xFFFE
     decode.decode(vcpu, exit)
     assert (exit.cause, exit.raw_info1) == (Cause.ENTRY_FAILURE, 7)
     assert cpu == ["vtx: VM entry failed, error 7: invalid control field"]

@@ -31,9 +31,8 @@ def run(cpu: Cpu, vcpu: Vcpu, rip: int, reason: int) -> VmExit:
 
     machine.vmx.exits.append(leave)
     vtx_vcpu.enter(cpu, vcpu)
-    exit = VmExit()
-    decode.decode(vcpu, exit)
-    return exit
+    decode.decode(vcpu, vcpu.exit)
+    return vcpu.exit
 
 
 def test_launch_then_resume(vcpu: Vcpu, fields: dict[int, int]) -> None:
@@ -50,10 +49,13 @@ def test_launch_then_resume(vcpu: Vcpu, fields: dict[int, int]) -> None:
 
 def test_skip_ends_the_sti_shadow(vcpu: Vcpu, fields: dict[int, int]) -> None:
     fields[vmcs.GUEST_INTERRUPTIBILITY] = vmcs.BLOCKED_BY_STI | vmcs.BLOCKED_BY_NMI
-    vcpu.regs.rip = 2**64 - 1
+    vcpu.regs.rflags = 0x202
+    vcpu.regs.rip = fields[vmcs.GUEST_RIP] = 2**64 - 1
+    assert not inject.can_inject(vcpu)
     exit = VmExit()
     exit.length = 2
     vtx_vcpu.skip(vcpu, exit)
+    assert inject.can_inject(vcpu)
     assert vcpu.regs.rip == 1 and fields[vmcs.GUEST_INTERRUPTIBILITY] == vmcs.BLOCKED_BY_NMI
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 from typing import Callable
 
-from hypervisor.lang import write_memory
+from hypervisor.lang import read_memory, write_memory
 
-VMFAIL_INVALID = 1
-VMFAIL_VALID = 2
+VMFAIL_INVALID = 0xFFFF
+VMFAIL_VALID = 0xFFFE
 INSTRUCTION_ERROR = 0x4400
+EXIT_REASON = 0x4402
+SPECIAL_REGISTERS = ((0x681C, 32), (0x681E, 128), (0x6820, 136))  # RSP, RIP, RFLAGS: field, offset in Registers
 WIDTH_BITS = (16, 64, 32, 64)  # by bits 14:13 of a field's number
 
 
@@ -79,5 +81,9 @@ class Vmx:
             self.fields()[INSTRUCTION_ERROR] = 5 if launched else 4
             return VMFAIL_VALID
         self.launched.add(self.current)
+        for field, offset in SPECIAL_REGISTERS:
+            self.fields()[field] = read_memory(registers + offset, 8)
         self.exits.pop(0)(self.fields(), registers)
-        return 0
+        for field, offset in SPECIAL_REGISTERS:
+            write_memory(registers + offset, 8, self.fields()[field])
+        return self.fields()[EXIT_REASON]

@@ -17,7 +17,6 @@ class Here:
 
     vmcs: Hpa  # current VMCS, 0: none
     msr_owner: Vcpu | None  # whose STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE and DR6 are in the CPU
-    entry_failed: u64  # what enter.S answered: 0 an exit followed, 1 VMfailInvalid, 2 VMfailValid
     preemption_ticks: u64  # what the VMX-preemption timer is reloaded with
     msr_bitmap: Hpa  # shared by all vCPUs
     revision: u64  # IA32_VMX_BASIC[30:0]

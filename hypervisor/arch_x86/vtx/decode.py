@@ -5,20 +5,26 @@ from hypervisor.arch_x86.defs.cr import DB, DF
 from hypervisor.arch_x86.intrinsics import raise_nmi, read_dr6, vmread, vmwrite, write_dr6
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
 from hypervisor.arch_x86.vtx import failure, vmcs
-from hypervisor.arch_x86.vtx.current import here, use
+from hypervisor.arch_x86.vtx.current import here
 from hypervisor.lang import u32, u64
 from hypervisor.model import Vcpu
 
 # Basic exit reasons that decode looks at by number (appendix C).
 EXCEPTION_OR_NMI: Final = 0
 EXTERNAL_INTERRUPT: Final = 1
+CPUID: Final = 10
+HLT: Final = 12
+VMCALL: Final = 18
 CONTROL_REGISTER: Final = 28
 DEBUG_REGISTER: Final = 29
 IO_INSTRUCTION: Final = 30
-ENTRY_INVALID_GUEST_STATE: Final = 33
-ENTRY_MACHINE_CHECK: Final = 41
+RDMSR: Final = 31
+WRMSR: Final = 32
 EPT_VIOLATION: Final = 48
 PREEMPTION_TIMER: Final = 52
+# What enter.S answers in place of a reason when there was no exit.
+NOT_ENTERED_VALID: Final = 0xFFFE  # VMfailValid: the VMCS says why
+NOT_ENTERED_INVALID: Final = 0xFFFF  # VMfailInvalid
 
 REASONS: Final = 65
 CAUSE: Final[Annotated[list[Cause], REASONS]] = [
@@ -65,78 +71,82 @@ EPT_NMI_UNBLOCKED: Final = 1 << 12
 
 
 def decode(vcpu: Vcpu, exit: VmExit) -> None:
-    """Fill in `exit` after enter. An NMI that ended the guest's run has reached the host's handler when this returns."""
-    use(vcpu)
-    if here.entry_failed != 0:
-        decode_failed_entry(exit, here.entry_failed)
-        return
-    reason = u32(vmread(vmcs.EXIT_REASON))
-    basic = reason & BASIC_REASON
-    exit.raw_reason = reason
-    exit.idt_vectoring = 0
-    exit.length = 0
-    if vmread(vmcs.IDT_VECTORING_INFO) & vmcs.INTERRUPTION_VALID != 0:
-        decode_interrupted_delivery(exit)
-    if basic >= REASONS:
-        exit.cause = Cause.UNKNOWN
-        return
-    exit.cause = CAUSE[basic]
-    if basic == EPT_VIOLATION:
+    """Fill in `exit`, directly after enter, which has left the reason in raw_reason and this VMCS the current one.
+
+    An NMI that ended the guest's run has reached the host's handler when this returns.
+    """
+    basic = u32(exit.raw_reason & BASIC_REASON)
+    if basic == VMCALL:  # first, because they are frequent
+        exit.cause = Cause.HYPERCALL
+    elif basic == EPT_VIOLATION:
         decode_nested_fault(exit)
+        return
+    elif basic == IO_INSTRUCTION:
+        decode_io(exit)
     elif basic == EXTERNAL_INTERRUPT:
+        exit.cause = Cause.INTERRUPT
+        exit.length = 0
         exit.vector = u32(vmread(vmcs.EXIT_INTERRUPTION_INFO) & vmcs.INTERRUPTION_VECTOR)
+        return
+    elif basic == CPUID:
+        exit.cause = Cause.CPUID
+    elif basic == RDMSR:
+        exit.cause = Cause.RDMSR
+    elif basic == WRMSR:
+        exit.cause = Cause.WRMSR
+    elif basic == HLT:
+        exit.cause = Cause.HLT
+    else:
+        decode_rare(basic, exit)
+        return
+    exit.length = u32(vmread(vmcs.EXIT_INSTRUCTION_LENGTH))
+
+
+def decode_rare(basic: u32, exit: VmExit) -> None:
+    """Everything that is not on a hot path."""
+    exit.length = 0
+    if basic >= NOT_ENTERED_VALID:
+        decode_failed_entry(basic, exit)
+        return
+    exit.cause = CAUSE[basic] if basic < REASONS else Cause.UNKNOWN
+    exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
+    exit.raw_info2 = vmread(vmcs.GUEST_PHYSICAL_ADDRESS)
+    decode_interrupted_delivery(exit)
+    if exit.cause == Cause.ENTRY_FAILURE:
+        failure.explain_guest_state(basic, exit.raw_info1)
     elif basic == PREEMPTION_TIMER:
         exit.vector = 0
         vmwrite(vmcs.PREEMPTION_TIMER, here.preemption_ticks)
     elif basic == EXCEPTION_OR_NMI:
         decode_exception(exit)
-    else:
+    elif exit.cause not in (Cause.UNKNOWN, Cause.TRIPLE_FAULT, Cause.INTERRUPT_WINDOW):
         exit.length = u32(vmread(vmcs.EXIT_INSTRUCTION_LENGTH))
-        if basic >= CONTROL_REGISTER:
-            decode_operands(basic, exit)
+        if basic == CONTROL_REGISTER:
+            decode_control_register(exit)
+        elif basic == DEBUG_REGISTER:
+            exit.number = u32(exit.raw_info1 & 7)
+            exit.is_write = exit.raw_info1 & DR_FROM == 0
+            exit.register = u32((exit.raw_info1 >> 8) & 15)
 
 
-def decode_operands(basic: u32, exit: VmExit) -> None:
-    """What the exit qualification says of the instructions that have one, and what dumps show of the others."""
-    if basic == IO_INSTRUCTION:
-        decode_io(exit)
-    elif basic == CONTROL_REGISTER:
-        decode_control_register(exit)
-    elif basic == DEBUG_REGISTER:
-        qualification = vmread(vmcs.EXIT_QUALIFICATION)
-        exit.number = u32(qualification & 7)
-        exit.is_write = qualification & DR_FROM == 0
-        exit.register = u32((qualification >> 8) & 15)
-    elif exit.cause in (Cause.UNKNOWN, Cause.ENTRY_FAILURE):
-        exit.length = 0
-        exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
-        exit.raw_info2 = vmread(vmcs.GUEST_PHYSICAL_ADDRESS)
-        if exit.cause == Cause.ENTRY_FAILURE:
-            failure.explain_guest_state(basic, exit.raw_info1)
-
-
-def decode_failed_entry(exit: VmExit, failed: u64) -> None:
+def decode_failed_entry(answer: u32, exit: VmExit) -> None:
     """VMLAUNCH or VMRESUME did not enter at all (31.2): raw_info1 is the VM-instruction error, 0 for VMfailInvalid."""
-    error: u64 = 0
-    if failed == failure.VMFAIL_VALID:
-        error = vmread(vmcs.INSTRUCTION_ERROR)
     exit.cause = Cause.ENTRY_FAILURE
-    exit.length = 0
-    exit.idt_vectoring = 0
-    exit.raw_reason = 0
-    exit.raw_info1 = error
+    exit.raw_info1 = vmread(vmcs.INSTRUCTION_ERROR) if answer == NOT_ENTERED_VALID else 0
     exit.raw_info2 = 0
-    failure.explain_instruction(error)
+    failure.explain_instruction(exit.raw_info1)
 
 
 def decode_interrupted_delivery(exit: VmExit) -> None:
-    """The exit came while an event was delivered (28.2.4): interrupts, NMIs and exceptions are to be injected again.
+    """Did the exit come while an event was delivered (28.2.4)? Interrupts, NMIs and exceptions are to be injected again.
 
-    INT n, INT3, INTO and INT1 are executed again, because RIP is still at the instruction (28.3.3).
+    INT n, INT3, INTO and INT1 are executed again, because RIP is still at the instruction (28.3.3). Exits by an
+    instruction never come during a delivery.
     """
     info = u32(vmread(vmcs.IDT_VECTORING_INFO))
     kind = info & vmcs.INTERRUPTION_TYPE
-    if kind > vmcs.TYPE_HARDWARE_EXCEPTION:
+    exit.idt_vectoring = 0
+    if info & vmcs.INTERRUPTION_VALID == 0 or kind > vmcs.TYPE_HARDWARE_EXCEPTION:
         return
     if kind == vmcs.TYPE_NMI:
         blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
@@ -155,7 +165,10 @@ def block_nmi(exit: VmExit) -> None:
 def decode_nested_fault(exit: VmExit) -> None:
     """EPT violation."""
     qualification = vmread(vmcs.EXIT_QUALIFICATION)
+    exit.cause = Cause.NESTED_FAULT
+    exit.length = 0
     exit.gpa = vmread(vmcs.GUEST_PHYSICAL_ADDRESS)
+    decode_interrupted_delivery(exit)
     exit.is_write = qualification & EPT_IS_WRITE != 0
     exit.is_fetch = qualification & EPT_IS_FETCH != 0
     exit.in_page_walk = qualification & (EPT_LINEAR_VALID | EPT_NOT_WALK) == EPT_LINEAR_VALID
@@ -172,7 +185,6 @@ def decode_exception(exit: VmExit) -> None:
         raise_nmi()
         return
     exit.error_code = 0
-    exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
     if exit.vector == DB:
         settle_debug_exception(exit.raw_info1)
     if info & vmcs.INTERRUPTION_ERROR_VALID != 0:
@@ -195,6 +207,7 @@ def settle_debug_exception(qualification: u64) -> None:
 def decode_io(exit: VmExit) -> None:
     """IN, OUT, INS, OUTS."""
     qualification = vmread(vmcs.EXIT_QUALIFICATION)
+    exit.cause = Cause.IO
     exit.port = u32((qualification >> IO_PORT_SHIFT) & 0xFFFF)
     exit.size = u32((qualification & IO_SIZE_LESS_1) + 1)
     exit.is_in = qualification & IO_IN != 0
@@ -203,12 +216,10 @@ def decode_io(exit: VmExit) -> None:
 
 
 def decode_control_register(exit: VmExit) -> None:
-    """MOV to or from CR0, CR4, CR8. CLTS and LMSW never exit, because TS, EM, MP and PE are the guest's own."""
-    qualification = vmread(vmcs.EXIT_QUALIFICATION)
-    kind = (qualification >> CR_TYPE_SHIFT) & 3
-    exit.number = u32(qualification & 15)
+    """MOV to or from CR0 and CR4. CLTS and LMSW never exit, because TS, EM, MP and PE are the guest's own."""
+    kind = (exit.raw_info1 >> CR_TYPE_SHIFT) & 3
+    exit.number = u32(exit.raw_info1 & 15)
     exit.is_write = kind == CR_TYPE_TO
-    exit.register = u32((qualification >> 8) & 15)
+    exit.register = u32((exit.raw_info1 >> 8) & 15)
     if kind != CR_TYPE_TO and kind != CR_TYPE_FROM:
         exit.cause = Cause.UNKNOWN
-        exit.raw_info1 = qualification

@@ -1,11 +1,12 @@
 /*
- * The VT-x world switch: u64 vtx_enter(u64 registers, bool launched).
- * 0: the guest ran and exited; 1: VMfailInvalid; 2: VMfailValid. SDM vol. 3C 31.2 (flags), 28.5 (host state at exit).
- * RIP, RSP and RFLAGS of the guest are in the VMCS; the rest is arch_x86/state.py Registers, 8 bytes each in order.
+ * The VT-x world switch: u64 vtx_enter(u64 registers, bool launched). Answers the exit reason; 0xFFFF: VMfailInvalid,
+ * 0xFFFE: VMfailValid. SDM vol. 3C 31.2 (flags), 28.5 (host state at exit). Offsets: arch_x86/state.py, Registers.
  */
         .set    HOST_RSP, 0x6C14
-        .set    RDI, 7 * 8
-        .set    CR2, 18 * 8
+        .set    GUEST_RSP, 0x681C
+        .set    GUEST_RIP, 0x681E
+        .set    GUEST_RFLAGS, 0x6820
+        .set    EXIT_REASON, 0x4402
 
         .text
         .global hypervisor_arch_x86_intrinsics__vtx_enter, vtx_exited
@@ -19,7 +20,13 @@ hypervisor_arch_x86_intrinsics__vtx_enter:
         push    %rdi
         mov     $HOST_RSP, %eax
         vmwrite %rsp, %rax
-        mov     CR2(%rdi), %rax
+        mov     $GUEST_RSP, %eax
+        vmwrite 32(%rdi), %rax
+        mov     $GUEST_RIP, %eax
+        vmwrite 128(%rdi), %rax
+        mov     $GUEST_RFLAGS, %eax
+        vmwrite 136(%rdi), %rax
+        mov     144(%rdi), %rax
         mov     %rax, %cr2
         test    %sil, %sil
         mov     (%rdi), %rax
@@ -36,14 +43,14 @@ hypervisor_arch_x86_intrinsics__vtx_enter:
         mov     104(%rdi), %r13
         mov     112(%rdi), %r14
         mov     120(%rdi), %r15
-        mov     RDI(%rdi), %rdi
+        mov     56(%rdi), %rdi
         jz      1f
         vmresume
         jmp     2f
 1:      vmlaunch
-2:      mov     $1, %eax
+2:      mov     $0xFFFE, %eax
         adc     $0, %eax
-        xor     $3, %eax
+        pop     %rdi
         jmp     3f
 
 vtx_exited:
@@ -54,6 +61,7 @@ vtx_exited:
         mov     %rbx, 24(%rdi)
         mov     %rbp, 40(%rdi)
         mov     %rsi, 48(%rdi)
+        pop     56(%rdi)
         mov     %r8, 64(%rdi)
         mov     %r9, 72(%rdi)
         mov     %r10, 80(%rdi)
@@ -62,13 +70,17 @@ vtx_exited:
         mov     %r13, 104(%rdi)
         mov     %r14, 112(%rdi)
         mov     %r15, 120(%rdi)
-        mov     (%rsp), %rax
-        mov     %rax, RDI(%rdi)
+        mov     $GUEST_RSP, %eax
+        vmread  %rax, 32(%rdi)
+        mov     $GUEST_RIP, %eax
+        vmread  %rax, 128(%rdi)
+        mov     $GUEST_RFLAGS, %eax
+        vmread  %rax, 136(%rdi)
         mov     %cr2, %rax
-        mov     %rax, CR2(%rdi)
-        xor     %eax, %eax
-3:      pop     %rdi
-        pop     %r15
+        mov     %rax, 144(%rdi)
+        mov     $EXIT_REASON, %eax
+        vmread  %rax, %rax
+3:      pop     %r15
         pop     %r14
         pop     %r13
         pop     %r12

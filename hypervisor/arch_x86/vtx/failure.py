@@ -14,9 +14,6 @@ from hypervisor.arch_x86.vtx.init import (IA32_VMX_CR0_FIXED0, IA32_VMX_CR0_FIXE
 from hypervisor.console import say
 from hypervisor.lang import struct, u32, u64
 
-VMFAIL_INVALID: Final = 1
-VMFAIL_VALID: Final = 2
-
 ERRORS: Final = 29
 ERROR_NAME: Final[Annotated[list[str], ERRORS]] = [
     "no current VMCS (VMfailInvalid)", "VMCALL in VMX root operation", "VMCLEAR with an invalid address",

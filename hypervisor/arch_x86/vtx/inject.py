@@ -29,12 +29,18 @@ def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
 
 
 def can_inject(vcpu: Vcpu) -> bool:
-    """Whether an external interrupt may be delivered at the next entry: IF set, no STI or MOV SS shadow, nothing due."""
+    """Whether an external interrupt may be delivered at the next entry: IF set, no STI or MOV SS shadow, nothing due.
+
+    The shadow in the VMCS is that of the instruction that exited. When RIP has moved, that one was emulated, and it is over.
+    """
     use(vcpu)
     if vcpu.regs.rflags & RFLAGS_IF == 0:
         return False
-    if vmread(vmcs.GUEST_INTERRUPTIBILITY) & vmcs.BLOCKED_BY_SHADOW != 0:
-        return False
+    blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
+    if blocked & vmcs.BLOCKED_BY_SHADOW != 0:
+        if vcpu.regs.rip == vmread(vmcs.GUEST_RIP):
+            return False
+        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, blocked & ~vmcs.BLOCKED_BY_SHADOW)
     return vmread(vmcs.ENTRY_INTERRUPTION_INFO) & vmcs.INTERRUPTION_VALID == 0
 
 

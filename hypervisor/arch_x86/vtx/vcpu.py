@@ -191,28 +191,15 @@ def load_msrs(vcpu: Vcpu) -> None:
 
 
 def enter(cpu: Cpu, vcpu: Vcpu) -> None:
-    """Run the guest until the next VM exit. Interrupts are masked here and afterwards. A failed entry: see decode."""
+    """Run the guest until the next VM exit. Interrupts are masked here and afterwards. decode tells a failed entry."""
     use(vcpu)
-    regs = vcpu.regs
-    vmwrite(vmcs.GUEST_RIP, regs.rip)
-    vmwrite(vmcs.GUEST_RSP, regs.rsp)
-    vmwrite(vmcs.GUEST_RFLAGS, regs.rflags)
-    failed = vtx_enter(address(regs), vcpu.launched)
-    here.entry_failed = failed
-    if failed == 0:
-        vcpu.launched = True
-        regs.rip = vmread(vmcs.GUEST_RIP)
-        regs.rsp = vmread(vmcs.GUEST_RSP)
-        regs.rflags = vmread(vmcs.GUEST_RFLAGS)
+    vcpu.exit.raw_reason = vtx_enter(address(vcpu.regs), vcpu.launched)
+    vcpu.launched = True
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:
-    """Step over the instruction that exited; the shadow of an STI or MOV SS before it ends."""
-    use(vcpu)
+    """Step over the instruction that exited. The shadow of an STI or MOV SS before it ends: see inject.can_inject."""
     vcpu.regs.rip = wrap_u64(vcpu.regs.rip + exit.length)
-    blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
-    if blocked & vmcs.BLOCKED_BY_SHADOW != 0:
-        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, blocked & ~vmcs.BLOCKED_BY_SHADOW)
 
 
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
@@ -221,8 +208,7 @@ def set_cr2(vcpu: Vcpu, value: u64) -> None:
 
 
 def cpl(vcpu: Vcpu) -> u64:
-    """Privilege level of the guest's code: the DPL of SS (25.4.1)."""
-    use(vcpu)
+    """Privilege level of the guest's code, of the vCPU that has exited last: the DPL of SS (25.4.1)."""
     return (vmread(vmcs.GUEST_SS_RIGHTS) >> RIGHTS_DPL_SHIFT) & 3
 
 
