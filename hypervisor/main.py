@@ -18,12 +18,12 @@ def main(magic: u32, loader_info: u64) -> None:
     clock.start()
     start_console()  # so that everything after can say what is wrong
     start_exceptions()  # so that our own faults are decoded
-    read_boot_info(magic, loader_info)  # before anything can overwrite the loader's tables
     check_cpu()
+    start_clock()  # so that what follows is timed
+    read_boot_info(magic, loader_info)  # before anything can overwrite the loader's tables
     read_acpi()
     protect_memory()  # final rights of every page
     start_interrupts()
-    start_clock()
     open_bundle()
     find_frames()  # from here memory can be taken
     find_virtualization()
@@ -66,6 +66,17 @@ def check_cpu() -> None:
     phase.found("cpu", f"{text_at(address(cpu_features.features.brand))}")
 
 
+def start_clock() -> None:
+    """The TSC's rate, measured, with the local APIC timer's."""
+    lapic.init()
+    boot_cpu.apic_id = lapic.apic_id()
+    tsc.measure()
+    khz = tsc.rates.tsc_khz
+    phase.require(khz >= 1000, "clock", "the PIT does not count: the TSC's rate cannot be measured")
+    clock.init(khz)
+    phase.found("clock", f"TSC {khz} kHz, local APIC timer {tsc.rates.apic_khz} kHz")
+
+
 def read_acpi() -> None:
     """Interrupt routing; a machine without tables gets the PC's defaults."""
     acpi.init()
@@ -85,26 +96,15 @@ def protect_memory() -> None:
 
 
 def start_interrupts() -> None:
-    """Local APIC, I/O APIC; from here console output is drained by interrupts."""
-    lapic.init()
-    boot_cpu.apic_id = lapic.apic_id()
+    """I/O APIC and timer; from here console output is drained by interrupts."""
     inputs = ioapic.init()
     routed = ioapic.route_isa(serial.COM1_IRQ, host_interrupts.SERIAL_VECTOR)
     phase.require(routed, "interrupts", "COM1's interrupt arrives nowhere")
-    kind = "x2APIC" if lapic.lapic.x2apic else "xAPIC"
-    phase.found("interrupts", f"{kind}, CPU {boot_cpu.apic_id}, I/O APIC with {inputs} inputs")
-
-
-def start_clock() -> None:
-    """The TSC's rate, the timer."""
-    tsc.measure()
-    khz = tsc.rates.tsc_khz
-    phase.require(khz >= 1000, "clock", "the PIT does not count: the TSC's rate cannot be measured")
-    clock.init(khz)
     lapic.start_timer(tsc.rates.apic_khz)
     timers.init(boot_cpu)
-    kind = "TSC deadline" if lapic.lapic.tsc_deadline else "local APIC one-shot"
-    phase.found("clock", f"TSC {khz // 1000} MHz; timer: {kind}, {tsc.rates.apic_khz // 1000} MHz")
+    kind = "x2APIC" if lapic.lapic.x2apic else "xAPIC"
+    timer = "TSC deadline" if lapic.lapic.tsc_deadline else "one-shot"
+    phase.found("interrupts", f"{kind} {boot_cpu.apic_id}, {timer} timer, I/O APIC with {inputs} inputs")
     serial.start_interrupts()
 
 

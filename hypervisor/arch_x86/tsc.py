@@ -1,7 +1,8 @@
 """The TSC's rate, measured against the PIT (i8254 channel 2, 1.193182 MHz), and the local APIC timer's with it.
 
-Intervals begin and end on a change of the PIT's count, so the error is the time of one port read, not of one count. CPUID
-leaves 15H and 16H are not used: emulators claim what they do not do.
+Both ends of the interval are read several times between two readings of the TSC, and the tightest pair counts: under an
+emulator, or another hypervisor, the CPU may be taken away for milliseconds between any two instructions. CPUID leaves 15H
+and 16H are not used: emulators claim what they do not do.
 """
 from typing import Final
 
@@ -19,16 +20,20 @@ PORT_61_SPEAKER: Final = 0x02
 PIT_HZ: Final = 1_193_182
 
 COUNTS: Final = 11932  # 10 ms
+HIGHEST_COUNT: Final = 0xFFF0  # a port that nobody answers reads 0xFFFF
+READINGS: Final = 16
+WIDEST: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF
 LONGEST_WAIT: Final = 1_000_000  # reads of the PIT before it is held to be dead
 
 
 @struct
-class Edge:
-    """One change of the PIT's count."""
+class Reading:
+    """One moment by three clocks."""
 
-    count: u32
+    count: u64  # of the PIT, downwards
     tsc: u64
     apic: u64
+    width: u64  # TSC ticks that the reading took: its error
 
 
 @struct
@@ -44,8 +49,8 @@ rates: Final = Rates()
 
 def measure() -> None:
     """Fill `rates`; takes 10 ms. The local APIC timer must not be in use."""
-    first = Edge()
-    last = Edge()
+    first = Reading()
+    last = Reading()
     speaker = inb(PORT_61) & ~u32(PORT_61_SPEAKER | PORT_61_GATE_2)
     outb(PORT_61, u8(speaker))
     outb(PIT_COMMAND, PIT_CHANNEL_2_MODE_0)
@@ -53,24 +58,47 @@ def measure() -> None:
     outb(PIT_CHANNEL_2, 0xFF)
     outb(PORT_61, u8(speaker | PORT_61_GATE_2))
     lapic.start_counting()
-    if _next_edge(0xFFFF, first) and _next_edge(first.count - COUNTS, last):
+    if _wait_below(HIGHEST_COUNT) and _read_tightly(first) and _wait_below(first.count - COUNTS) and _read_tightly(last):
         elapsed: u64 = first.count - last.count
-        rates.tsc_khz = (last.tsc - first.tsc) * PIT_HZ // (elapsed * 1000)
-        rates.apic_khz = (last.apic - first.apic) * PIT_HZ // (elapsed * 1000)
+        rates.tsc_khz = _khz(last.tsc - first.tsc, elapsed)
+        rates.apic_khz = _khz(last.apic - first.apic, elapsed)
     outb(PORT_61, u8(speaker))
 
 
-def _next_edge(below: u64, edge: Edge) -> bool:
-    """Wait until the count is at most `below` and changes; False: it does not move."""
-    before = _count()
+def _khz(ticks: u64, elapsed: u64) -> u64:
+    """The rate, in kHz and rounded, of a clock that made `ticks` while the PIT made `elapsed` counts."""
+    return (ticks * PIT_HZ + elapsed * 500) // (elapsed * 1000)
+
+
+def _read_tightly(best: Reading) -> bool:
+    """The tightest of some readings, each of a count that has just changed; False: the PIT does not move."""
+    best.width = WIDEST
+    for _ in range(READINGS):
+        before = _count()
+        start = rdtsc()
+        count = _count()
+        tries: u32 = 0
+        while count == before:
+            tries += 1
+            if tries == LONGEST_WAIT:
+                return False
+            pause()
+            start = rdtsc()
+            count = _count()
+        end = rdtsc()
+        if end - start < best.width:
+            best.width = end - start
+            best.count = count
+            best.tsc = start
+            best.apic = lapic.counted()
+    return True
+
+
+def _wait_below(target: u64) -> bool:
+    """Wait until the PIT has counted down to `target`; False: it does not move, or is not there."""
     for _ in range(LONGEST_WAIT):
-        now = _count()
-        if now != before and now <= below:
-            edge.tsc = rdtsc()
-            edge.apic = lapic.counted()
-            edge.count = now
+        if _count() <= target:
             return True
-        before = now
         pause()
     return False
 
