@@ -11,7 +11,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-from Cython.Compiler import Code, Errors, Main, ModuleNode, Naming, Nodes, Options, Symtab
+from Cython.Compiler import Code as _code
+from Cython.Compiler import Errors, Naming
+from Cython.Compiler import Main as _main
+from Cython.Compiler import ModuleNode as _module_node
+from Cython.Compiler import Nodes as _nodes
+from Cython.Compiler import Options as _options
+from Cython.Compiler import Symtab as _symtab
+
+# Cython's own types are partly wrong and mostly missing.
+Code: Any = _code
+Main: Any = _main
+ModuleNode: Any = _module_node
+Nodes: Any = _nodes
+Options: Any = _options
+Symtab: Any = _symtab
 
 _RUNTIME = re.compile(r"\b(Py[A-Z_]\w*|__Pyx_(?!PACKED)\w+|__PYX_ERR)\b")
 _LINE = re.compile(r'^\s*#line (\d+) "(.*)"')

@@ -194,7 +194,7 @@ def _used_structs(uses: Uses) -> list[Struct]:
     def visit(struct: Struct) -> None:
         if struct in ordered:
             return
-        pointed = []
+        pointed: list[Struct] = []
         for name in sorted(uses.fields.get(struct, ())):
             element = flat_element(struct.fields[name])
             if isinstance(element, Ref):

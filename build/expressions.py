@@ -360,10 +360,8 @@ class Expressions:
             return Value(f"(not {inner.text})", BOOL, reads=inner.reads, calls=inner.calls)
         inner = self.value(node.operand)
         if isinstance(inner.const, int) and not isinstance(inner.const, bool):
-            folded = {ast.Invert: operator.invert, ast.USub: operator.neg, ast.UAdd: operator.pos}[type(node.op)](inner.const)
-            if isinstance(inner.type, Enum) and inner.type.flag and isinstance(node.op, ast.Invert):
-                return constant(folded, LITERAL)
-            return constant(folded, LITERAL)
+            number = inner.const
+            return constant(~number if isinstance(node.op, ast.Invert) else -number if isinstance(node.op, ast.USub) else number, LITERAL)
         if isinstance(node.op, ast.Invert):
             raise self.refuse(node, "~x stands only as an operand of & or inside wrap_*()", "x & ~mask, wrap_u64(~x)")
         if not self.signedness(node, [inner]):

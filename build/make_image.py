@@ -15,6 +15,8 @@ except ImportError:
 
 import hostlib
 import layouts
+import stack_depth
+import symbol_table
 from compiler import Native, Refused, compile_program
 from toolchain import BUILD, METAL, WARNINGS, BuildError, Stage, Toolchain, run, write
 
@@ -29,10 +31,13 @@ class Image:
     assembly: str
     script: str
     file: str
+    stacks: dict[str, str | int]  # entry point ("" for any) -> bytes of its stack, or the constant that says so
 
 
-IMAGES = {"hypervisor": Image("hypervisor.main", "hypervisor/arch_x86", "hypervisor.ld", "krait.elf"),
-          "guest": Image("guest_pv_drivers.main", "guest_pv_drivers", "guest.ld", "pv_guest.elf")}
+STACKS = "hypervisor.arch_x86.stacks"
+IMAGES = {"hypervisor": Image("hypervisor.main", "hypervisor/arch_x86", "hypervisor.ld", "krait.elf",
+                              {"": f"{STACKS}.BOOT_STACK_BYTES", "hypervisor_arch_x86_traps__trap": f"{STACKS}.IST_STACK_BYTES"}),
+          "guest": Image("guest_pv_drivers.main", "guest_pv_drivers", "guest.ld", "pv_guest.elf", {"": 0x4000})}
 
 
 def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -> Path:
@@ -40,8 +45,10 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
     tools = Toolchain(root, out / name)
     with Stage("front end"):
         native = Native.find(root, [image.assembly])
-        units = compile_program(root, [image.main, *native.called_modules(root / image.main.split(".")[0], root)], {"DEBUG": not release}, native)
-    write(tools.directory / "layouts.json", json.dumps(layouts.export([unit.module for unit in units]), indent=1))
+        names = [image.main, *native.called_modules(root / image.main.split(".")[0], root)]
+        units = compile_program(root, names, {"DEBUG": not release}, native)
+    exported = layouts.export([unit.module for unit in units])
+    write(tools.directory / "layouts.json", json.dumps(exported, indent=1))
     with Stage("cython"):
         sources = tools.translate(units)
     with Stage("gcc"):
@@ -49,14 +56,60 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
         write(runtime, '#define KRAIT_MEMORY\n#include "prelude.h"\n')
         objects = tools.objects(sources, "gcc", [*METAL, *WARNINGS, "-flto"])
         plain = tools.objects([runtime, *native.assembly], "gcc", METAL)
-    with Stage("link"):
-        elf = out / image.file
-        # One link through gcc's linker plugin: it learns what assembly refers to, so all else is local and inlined freely.
-        run(["gcc", *METAL, *WARNINGS, "-flto", "-flto-partition=one", "-nostdlib", "-static", "-Wl,-z,max-page-size=4096",
-             "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
-             f"-Wl,-T,{BUILD / image.script}", *map(str, objects), *map(str, plain), "-o", str(elf)], tools.directory)
-        check_symbols(elf)
+    elf = out / image.file
+    link(tools, image, [*objects, *plain], elf, release)
+    check_stacks(image, tools, exported["constants"], native.symbols())
+    check_symbols(elf)
     return elf
+
+
+def link(tools: Toolchain, image: Image, objects: list[Path], elf: Path, release: bool) -> None:
+    """Link with room for the table of symbols and lines, as much as the last build needed; then fill it in."""
+    room = tools.directory / "symbols.room"
+    size = int(room.read_text()) if room.exists() else 16384
+    while True:
+        with Stage("link"):
+            link_with_room(tools, image, objects, elf, size)
+        with Stage("symbols"):
+            table = symbol_table.table_of(elf, release)
+            wanted = -(-len(table) // 4096) * 4096
+            if len(table) <= size <= wanted + 8192:
+                content = tools.directory / "symbols.bin"
+                content.write_bytes(table.ljust(size, b"\0"))
+                run(["objcopy", "--update-section", f".symbols={content}", str(elf)])
+                return
+        size = wanted + 4096
+        write(room, str(size))
+
+
+def link_with_room(tools: Toolchain, image: Image, objects: list[Path], elf: Path, size: int) -> None:
+    """One link through gcc's linker plugin: it learns what assembly refers to, so all else is local and inlined freely."""
+    for old in tools.directory.glob("*.ci"):
+        old.unlink()
+    source = tools.directory / "symbols.S"
+    write(source, f'.section .symbols, "a"\n.skip {size}\n.section .note.GNU-stack, "", @progbits\n')
+    run(["gcc", "-c", str(source), "-o", str(tools.directory / "symbols.o")])
+    run(["gcc", *METAL, *WARNINGS, "-flto", "-flto-partition=one", "-fcallgraph-info=su", "-dumpdir", f"{tools.directory}/", "-nostdlib",
+         "-static", *(f"-Wl,{option}" for option in ("-z,max-page-size=4096", "-z,noexecstack", "--build-id=none", "--gc-sections",
+                                                     "--no-warn-rwx-segments", f"-T,{BUILD / image.script}")),
+         *map(str, objects), str(tools.directory / "symbols.o"), "-o", str(elf)], tools.directory)
+
+
+def check_stacks(image: Image, tools: Toolchain, constants: dict[str, int], named: set[str]) -> None:
+    """Print the worst-case stack of each entry point and refuse one above half of its stack; paths go to stacks.txt."""
+    report = []
+    try:
+        depths = stack_depth.entries(stack_depth.read(tools.directory), named)
+    except stack_depth.StackError as error:
+        raise BuildError(f"stack: {error}") from error
+    for depth in depths:
+        size = image.stacks.get(depth.entry, image.stacks[""])
+        limit = constants[size] if isinstance(size, str) else size
+        report.append(f"{depth.entry}: {depth.bytes} of {limit} bytes: {' > '.join(depth.path)}")
+        print(f"  stack {depth.entry:<44}{depth.bytes:6} of {limit}", file=sys.stderr)
+        if depth.bytes > limit // 2:
+            raise BuildError(f"{report[-1]}: more than half of the stack")
+    write(tools.directory / "stacks.txt", "\n".join(report) + "\n")
 
 
 def check_symbols(elf: Path) -> None:

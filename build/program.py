@@ -179,7 +179,7 @@ class Declarations(Calls):
         if isinstance(value, ast.List):
             if not isinstance(kind, Arr):
                 raise self.refuse(node, "a table needs its type", "NAME: Final[Annotated[list[u16], 4]] = [...]")
-            self.module.names[name] = ConstTable(symbol, kind, self._elements(value, kind), node.lineno)
+            self.module.names[name] = ConstTable(symbol, kind, self._table(value, kind), node.lineno)
         elif isinstance(call, TypeName) and isinstance(call.type, Ref) and isinstance(value, ast.Call) and not value.args:
             self.module.names[name] = Global(symbol, call.type, node.lineno)
         elif isinstance(call, Builtin) and call.name == "array" and isinstance(value, ast.Call) and len(value.args) == 2:
@@ -208,10 +208,10 @@ class Declarations(Calls):
             return self.kind(annotation.slice)
         raise self.refuse(node, "a global is Final", "NAME: Final = ...; what changes is a field of a struct")
 
-    def _elements(self, node: ast.expr, kind: Type) -> list[Value]:
+    def _table(self, node: ast.expr, kind: Type) -> list[Value]:
         if isinstance(kind, Arr):
             parts = self._repeated(node, kind.count)
-            return [element for part in parts for element in self._elements(part, kind.element)]
+            return [element for part in parts for element in self._table(part, kind.element)]
         value = self.value(node)
         if value.const is None:
             raise self.refuse(node, "an element of a table is a constant")
@@ -330,8 +330,8 @@ class Program:
             wanted.append((module.tree, FORMAT))
         if module.external:  # its bodies are for CPython only
             wanted = [(node, name) for node, name in wanted if ".fake" not in name]
-        for node, name in wanted:
-            found = self._load(name, module.error(node, f"no module {name}"))
+        for place, name in wanted:
+            found = self._load(name, module.error(place, f"no module {name}"))
             if found is not None and found not in module.imports:
                 module.imports.append(found)
 

@@ -158,7 +158,7 @@ def c_type(kind: Type) -> str:
             return kind.struct.c_name + "_p"
         case Arr():
             return c_type(flat_element(kind)) + " *" if not is_struct_value(flat_element(kind)) else c_type(flat_element(kind))
-    return {"bool": "krait_bool", "str": "krait_text", "None": "void", "NoReturn": "void"}[kind.name]  # type: ignore[union-attr]
+    return {"bool": "krait_bool", "str": "krait_text", "None": "void", "NoReturn": "void"}[kind.name]
 
 
 def is_struct_value(kind: Type) -> bool:

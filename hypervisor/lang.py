@@ -62,7 +62,7 @@ _storage: weakref.WeakValueDictionary[int, Region] = weakref.WeakValueDictionary
 _mapped: list[tuple[int, int]] = []
 _mapped_region: dict[int, Region] = {}
 _texts: dict[str, Region] = {}
-_link_addresses: dict[str, int] = {}
+_link_addresses: dict[str, int] = {"__symbols_start": 0, "__symbols_end": 0}  # no table of symbols unless a test sets one
 
 
 def map_memory(base: int, data: bytearray) -> Region:

@@ -1,6 +1,7 @@
 """Back-traces by frame pointers (the build passes -fno-omit-frame-pointer)."""
 from typing import Final
 
+from hypervisor import symbols
 from hypervisor.arch_x86 import stacks
 from hypervisor.arch_x86.intrinsics import load_u64
 from hypervisor.console import say
@@ -33,4 +34,8 @@ def _walk(start: u64) -> None:
 
 
 def _show_place(rip: u64) -> None:
-    say(f"    {rip:016x}")
+    place = symbols.Place()
+    if symbols.lookup(rip, place):
+        say(f"    {rip:016x} {place.function} ({place.file}:{place.line})")
+    else:
+        say(f"    {rip:016x}")

@@ -34,7 +34,7 @@ def test_host_library(library: HostLibrary, interpreted: str) -> None:
 
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is missing")
 def test_bare_machine(tmp_path: Path, interpreted: str) -> None:
-    image = make_image.Image("tests.three_lives.metal.main", "tests/three_lives/metal", "hypervisor.ld", "three_lives.elf")
+    image = make_image.Image("tests.three_lives.metal.main", "tests/three_lives/metal", "hypervisor.ld", "three_lives.elf", {"": 16384})
     elf = make_image.build_image(ROOT, image, tmp_path, "three_lives", release=True)
     said = subprocess.run(["qemu-system-x86_64", "-m", "64", "-display", "none", "-no-reboot", "-debugcon", "stdio", "-serial", "null",
                            "-monitor", "none", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", str(elf)],

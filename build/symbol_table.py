@@ -1,0 +1,127 @@
+"""Makes the compact table by which the image itself names the functions and Python lines of its addresses.
+
+Little endian, after a header of eight u32 (hypervisor/symbols.py reads it):
+    magic, text base, function count, offset of functions, offset of lines, offset of files, offset of names, size
+    functions: (offset from text base, offset of the name, offset of the line stream), ascending
+    line stream of a function: (uvarint address delta, uvarint zigzag(line delta) * 2 + file changed, [uvarint file]),
+        ended by the stream of the next function
+    files: offset of the name of each; names: NUL-terminated
+"""
+from __future__ import annotations
+
+import re
+import struct
+from bisect import bisect_right
+from pathlib import Path
+
+from toolchain import run
+
+MAGIC = 0x4D59534B  # "KSYM"
+HEADER = struct.Struct("<8I")
+_ROW = re.compile(r"^\S+\s+(\d+)\s+0x([0-9a-f]+)")
+_FILE = re.compile(r"^(?:CU: )?(\S+?):(?:\[\+\+\])?$")
+_SITE = re.compile(r"^\s*([0-9a-f]+):\s+(?:call|ud2)")
+
+Row = tuple[int, str, int]  # address, file, line
+
+
+def functions_of(elf: Path, text: tuple[int, int]) -> list[tuple[int, str]]:
+    """Start and name of every function in the text section, ascending; one name an address, global ones first."""
+    found: dict[int, tuple[bool, str]] = {}
+    for line in run(["nm", str(elf)]).splitlines():
+        parts = line.split()
+        if len(parts) == 3 and parts[1] in "tTW" and text[0] <= int(parts[0], 16) < text[1]:
+            place, name = int(parts[0], 16), parts[2]
+            if not name.startswith(("__text", "__image", ".")):
+                found[place] = max(found.get(place, (False, "")), (parts[1] != "t", name))
+    return [(place, _python_name(name)) for place, (_, name) in sorted(found.items())]
+
+
+def _python_name(symbol: str) -> str:
+    """`a_b__f.part.0` is the function f; the file says where it stands."""
+    return symbol.split(".")[0].rpartition("__")[2] or symbol
+
+
+def rows_of(elf: Path) -> list[Row]:
+    """The line table, ascending, one row an address."""
+    rows: dict[int, tuple[str, int]] = {}
+    file = ""
+    for line in run(["objdump", "--dwarf=decodedline", "-w", str(elf)]).splitlines():
+        if row := _ROW.match(line):
+            rows[int(row[2], 16)] = (file, int(row[1]))
+        elif name := _FILE.match(line.strip()):
+            file = name[1].removeprefix("./")
+    return [(place, *where) for place, where in sorted(rows.items())]
+
+
+def sites_only(elf: Path, rows: list[Row]) -> list[Row]:
+    """The rows of calls and of traps alone: what a back-trace of a release image needs."""
+    starts = [place for place, _, _ in rows]
+    kept: list[Row] = []
+    for line in run(["objdump", "-d", "--no-show-raw-insn", str(elf)]).splitlines():
+        if site := _SITE.match(line):
+            place = int(site[1], 16)
+            index = bisect_right(starts, place) - 1
+            if index >= 0:
+                kept.append((place, rows[index][1], rows[index][2]))
+    return kept
+
+
+def text_range(elf: Path) -> tuple[int, int]:
+    """Where the text section lies."""
+    places = {line.split()[2]: int(line.split()[0], 16) for line in run(["nm", str(elf)]).splitlines() if len(line.split()) == 3}
+    return places["__text_start"], places["__text_end"]
+
+
+def encode(text: tuple[int, int], functions: list[tuple[int, str]], rows: list[Row]) -> bytes:
+    """The table as bytes."""
+    names = bytearray()
+    known: dict[str, int] = {}
+
+    def name_at(name: str) -> int:
+        if name not in known:
+            known[name] = len(names)
+            names.extend(name.encode("ascii") + b"\0")
+        return known[name]
+
+    files: dict[str, int] = {}
+    table, lines = bytearray(), bytearray()
+    ends = [place for place, _ in functions[1:]] + [text[1]]
+    index = 0
+    for (start, name), end in zip(functions, ends):
+        table += struct.pack("<3I", start - text[0], name_at(name), len(lines))
+        place, last_file, last_line = start, -1, 0
+        while index < len(rows) and rows[index][0] < start:
+            index += 1
+        while index < len(rows) and rows[index][0] < end:
+            where, file, line = rows[index]
+            number = files.setdefault(file, len(files))
+            if number != last_file or line != last_line:
+                delta = line - last_line
+                zigzag = delta * 2 if delta >= 0 else -delta * 2 - 1
+                lines += _uvarint(where - place) + _uvarint(zigzag * 2 + (number != last_file))
+                lines += _uvarint(number) if number != last_file else b""
+                place, last_file, last_line = where, number, line
+            index += 1
+    table += struct.pack("<3I", text[1] - text[0], 0, len(lines))
+    file_table = b"".join(struct.pack("<I", name_at(file)) for file in files)
+    at_lines = HEADER.size + len(table) + len(file_table)
+    at_names = at_lines + len(lines)
+    header = HEADER.pack(MAGIC, text[0], len(functions), HEADER.size, at_lines, HEADER.size + len(table), at_names,
+                         at_names + len(names))
+    return header + bytes(table) + file_table + bytes(lines) + bytes(names)
+
+
+def _uvarint(value: int) -> bytes:
+    result = bytearray()
+    while value >= 0x80:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    result.append(value)
+    return bytes(result)
+
+
+def table_of(elf: Path, release: bool) -> bytes:
+    """The table of an image: all lines, or in a release image those of calls and traps."""
+    text, rows = text_range(elf), rows_of(elf)
+    return encode(text, functions_of(elf, text), sites_only(elf, rows) if release else rows)
