@@ -77,7 +77,7 @@ def give_unused(fill: u64) -> u32:
         return 1
     noted = memory.mark_unused()
     say(f"trade filled {fill} frames, keeps {owned.count}, says {noted} are unused")
-    threads.sleep_ms(command_line.number("ms", 4000))
+    threads.sleep_ms(command_line.number("ms", 6000))
     kept = owned.count
     taken: u64 = 0
     changed: u64 = 0
