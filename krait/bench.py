@@ -8,11 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from krait import config, images, paths, result
+from krait import config, images, paths, progress, result
 from krait.emulator import Emulator, receive
 from krait.machine import EmulatorName, Machine, Media
 from krait.outcome import ExitCode, KraitError
-from krait.progress import Progress
 
 CONFIG = paths.CONFIGS / "bench-exits.toml"
 OPERATIONS = ("hypercall", "cpuid", "out_emulated", "rdmsr", "fresh_page")
@@ -35,13 +34,13 @@ class Report:
     instructions: dict[str, int]
 
 
-def exits(emulator: EmulatorName, progress: Progress) -> Report:
+def exits(emulator: EmulatorName) -> Report:
     """Build the release image, run the benchmark and read its numbers; KraitError when one is missing."""
     machine = Machine(emulator, icount=emulator == "qemu")
     folder = paths.OUT / "run" / f"bench-exits-{emulator}"
     settings = config.load(CONFIG)
-    bundle = images.write_bundle(settings, folder / "bundle.cpio", True, True, progress)
-    media = Media(images.hypervisor(True, progress), bundle)
+    bundle = images.write_bundle(settings, folder / "bundle.cpio", True, True)
+    media = Media(images.hypervisor(True), bundle)
     with progress.stage(f"bench exits on {emulator}"):
         text = _console_of(machine, media, folder)
     (folder / "console.log").write_text(text)

@@ -15,7 +15,6 @@ from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running
 from krait.machine import AccelName, EmulatorName, Machine
 from krait.outcome import ExitCode, KraitError
-from krait.progress import Progress
 
 app = typer.Typer(
     name="krait",
@@ -60,13 +59,12 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build the hypervisor's image, the PV guest kernel, and the Linux guest's kernel and file system."""
-    progress = Progress()
     made: dict[str, str] = {}
     for kind in (False, True) if release is None else (release,):
         name = paths.image_dir(kind).name
-        made[f"{name} image"] = str(images.hypervisor(kind, progress))
-        made[f"{name} PV guest"] = str(images.pv_guest(kind, progress))
-    made["Linux kernel"] = str(linux_image.kernel(progress))
+        made[f"{name} image"] = str(images.hypervisor(kind))
+        made[f"{name} PV guest"] = str(images.pv_guest(kind))
+    made["Linux kernel"] = str(linux_image.kernel())
     made["Linux file system"] = str(linux_image.initramfs())
     if as_json:
         print(json.dumps(made, indent=2))
@@ -100,7 +98,7 @@ def run(
         return
     if timeout is None and not stay and not gdb:
         timeout = BATCH_SECONDS
-    raise typer.Exit(running.run(plan, timeout, Progress()))
+    raise typer.Exit(running.run(plan, timeout))
 
 
 @app.command()
@@ -115,7 +113,7 @@ def attach(
         found = running.running()
         print(json.dumps(found) if as_json else "\n".join(map(str, found)) or "nothing is running")
         return
-    raise typer.Exit(running.attach(name, process, Progress()))
+    raise typer.Exit(running.attach(name, process))
 
 
 @app.command()
@@ -125,7 +123,7 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the release image."""
-    report = benchmarks.exits(emulator, Progress())
+    report = benchmarks.exits(emulator)
     if as_json:
         print(json.dumps(asdict(report)))
         return

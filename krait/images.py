@@ -1,31 +1,33 @@
 """Building what is booted: the hypervisor's image, the PV guest kernel, and bundles of guests."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
-from krait import bundle, linux_image, paths
+from krait import bundle, linux_image, paths, progress
 from krait.bundle import GuestFiles
 from krait.config import Settings
 from krait.outcome import ExitCode, KraitError
-from krait.progress import Progress
 
 MAKE_IMAGE = paths.ROOT / "build" / "make_image.py"
 HYPERVISOR_ELF = "krait.elf"
 PV_GUEST_ELF = "pv_guest.elf"
 
 
-def hypervisor(release: bool, progress: Progress) -> Path:
+def hypervisor(release: bool) -> Path:
     """Build the hypervisor (only what changed) and return its ELF file."""
-    return _make("hypervisor", HYPERVISOR_ELF, release, progress)
+    return _make("hypervisor", release) / HYPERVISOR_ELF
 
 
-def pv_guest(release: bool, progress: Progress) -> Path:
+def pv_guest(release: bool) -> Path:
     """Build the PV guest kernel (only what changed) and return its ELF file."""
-    return _make("guest", PV_GUEST_ELF, release, progress)
+    return _make("guest", release) / PV_GUEST_ELF
 
 
-def _make(target: str, product: str, release: bool, progress: Progress) -> Path:
+@functools.cache
+def _make(target: str, release: bool) -> Path:
+    """Build at most once a process, however many machines it boots; returns the output folder."""
     out = paths.image_dir(release)
     command = [sys.executable, str(MAKE_IMAGE), target, "--out", str(out)]
     if release:
@@ -35,14 +37,14 @@ def _make(target: str, product: str, release: bool, progress: Progress) -> Path:
                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
     if done.returncode != 0:
         raise KraitError(f"building the {target} failed:\n{done.stdout.strip()}", ExitCode.BUILD)
-    return out / product
+    return out
 
 
-def guests(settings: Settings, release: bool, progress: Progress) -> dict[str, GuestFiles]:
+def guests(settings: Settings, release: bool) -> dict[str, GuestFiles]:
     """The files each VM boots, by VM name: Krait's own kernels where the configuration names none."""
     needed = {vm.kind for vm in settings.vms if vm.kernel is None}
-    own_pv = pv_guest(release, progress) if "pv" in needed else None
-    own_linux = linux_image.kernel(progress) if "linux" in needed else None
+    own_pv = pv_guest(release) if "pv" in needed else None
+    own_linux = linux_image.kernel() if "linux" in needed else None
     initrd = linux_image.initramfs() if any(vm.kind == "linux" for vm in settings.vms) else None
     files: dict[str, GuestFiles] = {}
     for vm in settings.vms:
@@ -52,6 +54,6 @@ def guests(settings: Settings, release: bool, progress: Progress) -> dict[str, G
     return files
 
 
-def write_bundle(settings: Settings, path: Path, release: bool, end_auto: bool, progress: Progress) -> Path:
+def write_bundle(settings: Settings, path: Path, release: bool, end_auto: bool) -> Path:
     """Write the bundle of `settings` to `path`, building the guests it needs."""
-    return paths.write_whole(path, bundle.encode(settings, guests(settings, release, progress), end_auto))
+    return paths.write_whole(path, bundle.encode(settings, guests(settings, release), end_auto))

@@ -8,9 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from krait import newc, paths, tools
+from krait import newc, paths, progress, tools
 from krait.outcome import ExitCode, KraitError
-from krait.progress import Progress
 
 META_PACKAGE = "linux-image-cloud-amd64"
 KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-cloud-amd64(?!-unsigned|-dbg)\b")
@@ -27,7 +26,7 @@ def cached_kernel() -> Path | None:
     return found[-1] if found else None
 
 
-def kernel(progress: Progress) -> Path:
+def kernel() -> Path:
     """The path of a vmlinuz; downloads Debian's package the first time."""
     with paths.lock("linux-kernel"):
         found = cached_kernel()

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from krait import config, images, machine, paths, relay, result, where
+from krait import config, images, machine, paths, progress, relay, result, where
 from krait.config import Settings
 from krait.emulator import Emulator
 from krait.machine import Links, Machine, Media
 from krait.outcome import ExitCode, KraitError
-from krait.progress import Progress
 from krait.screen import Screen
 
 DEMO = paths.CONFIGS / "demo.toml"
@@ -64,21 +63,21 @@ def dry_run(what: Plan) -> str:
     return machine.typed(what.machine, machine.command_line(what.machine, what.media, links))
 
 
-def prepare(what: Plan, progress: Progress) -> Media:
+def prepare(what: Plan) -> Media:
     """Build the image, the guests and the bundle."""
-    bundle = images.write_bundle(what.settings, what.media.bundle, what.release, not what.prompt, progress)
-    return Media(what.image or images.hypervisor(what.release, progress), bundle)
+    bundle = images.write_bundle(what.settings, what.media.bundle, what.release, not what.prompt)
+    return Media(what.image or images.hypervisor(what.release), bundle)
 
 
-def run(what: Plan, timeout: float | None, progress: Progress) -> ExitCode:
+def run(what: Plan, timeout: float | None) -> ExitCode:
     """Boot, show, and answer with the exit code of the run."""
     signal.signal(signal.SIGTERM, _terminated)
     start = time.monotonic()
-    media = prepare(what, progress)
+    media = prepare(what)
     keys = relay.terminal_keys() if what.prompt else None
     with Emulator(what.machine, media, what.folder) as emulator:
         progress.note(f"  {machine.typed(what.machine, emulator.command)}")
-        _introduce(what, emulator, progress, keys is not None)
+        _introduce(what, emulator, keys is not None)
         code = _stay(what, emulator, keys, timeout)
     progress.note(f"  {time.monotonic() - start:.1f} s in all; logs are in {paths.shown(what.folder)}")
     return code
@@ -88,7 +87,7 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _introduce(what: Plan, emulator: Emulator, progress: Progress, typing: bool) -> None:
+def _introduce(what: Plan, emulator: Emulator, typing: bool) -> None:
     if emulator.gdb_path is not None:
         elf = paths.shown(what.media.kernel)
         print(f"The machine waits. In another terminal: gdb {elf} -ex 'target remote {emulator.gdb_path}'", file=sys.stderr)
@@ -128,7 +127,7 @@ def running() -> list[int]:
     return [int(path.stem) for path in sockets if path.stem.isdigit() and Path("/proc", path.stem).exists()]
 
 
-def attach(name: str | None, process: int | None, progress: Progress) -> ExitCode:
+def attach(name: str | None, process: int | None) -> ExitCode:
     """Join a running machine: its operator console, or the lines of the guest `name` only."""
     choice: Sequence[int] = [process] if process is not None else running()
     if not choice:

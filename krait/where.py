@@ -11,7 +11,7 @@ from krait.emulator import Emulator
 
 QEMU_RIP = re.compile(r"\b[RE]IP=([0-9a-f]+) .*?CPL=(\d)", re.DOTALL)
 BOCHS_RIP = re.compile(r"^\(\d+\)\.\[\d+\] \[0x[0-9a-f]+\] ([0-9a-f]+):([0-9a-f]+) \(", re.MULTILINE)
-BOCHS_NOTABLE = re.compile(r"VMENTER FAIL|PANIC|triple fault|shutdown|: VMX: ", re.IGNORECASE)
+BOCHS_NOTABLE = re.compile(r"VMENTER FAIL|PANIC|triple fault|: VMX: ", re.IGNORECASE)
 FRAME = re.compile(r"^    ([0-9a-f]{16})\r?$", re.MULTILINE)
 BOCHS_SECONDS = 3.0
 NOTABLE_LINES = 5

@@ -15,7 +15,6 @@ from krait import config, images, result, where
 from krait.emulator import Emulator, receive
 from krait.machine import Machine, Media
 from krait.paths import shown
-from krait.progress import Progress
 
 EXPECT_SECONDS = 60.0
 """How long an expected text may take unless a test says otherwise: generous, two emulators share the cores."""
@@ -166,9 +165,8 @@ def start(machine: Machine, vms: Sequence[VmTable], log_dir: Path, release: bool
     text = toml(vms, memory_limit)
     (log_dir / "vms.toml").write_text(text)
     settings = config.parse(text, "vms.toml", log_dir)
-    quiet = Progress()
-    bundle = images.write_bundle(settings, log_dir / "bundle.cpio", release, end_auto, quiet)
-    media = Media(images.hypervisor(release, quiet), bundle)
+    bundle = images.write_bundle(settings, log_dir / "bundle.cpio", release, end_auto)
+    media = Media(images.hypervisor(release), bundle)
     return Console(Emulator(machine, media, log_dir), media.kernel, log_dir)
 
 

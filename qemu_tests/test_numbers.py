@@ -4,12 +4,11 @@ import pytest
 
 from krait import bench, paths
 from krait.machine import Machine
-from krait.progress import Progress
 
 
 @pytest.mark.parametrize("machine", ["svm", "vtx"], indirect=True)
 def test_an_operation_costs_no_more_than_promised(machine: Machine) -> None:
-    report = bench.exits(machine.emulator, Progress())
+    report = bench.exits(machine.emulator)
     promised = bench.PROMISED[machine.emulator]
     over = {name: (report.instructions[name], most) for name, most in promised.items() if report.instructions[name] > most}
     assert not over, f"operation: (instructions, promised): {over}"

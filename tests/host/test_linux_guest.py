@@ -6,7 +6,6 @@ import pytest
 
 from krait import linux_image, newc, tools
 from krait.config import DEFAULT_LINUX_CMDLINE
-from krait.progress import Progress
 
 
 def test_the_initial_file_system_is_the_same_each_time() -> None:
@@ -22,7 +21,7 @@ def test_it_reaches_user_space_on_the_bare_machine() -> None:
     if qemu is None:
         pytest.skip("qemu-system-x86_64 is missing; mend it with: scripts/setup")
     command = [qemu, "-nodefaults", "-accel", "tcg", "-m", "256M", "-display", "none", "-serial", "stdio", "-no-reboot"]
-    command += ["-kernel", str(linux_image.kernel(Progress())), "-initrd", str(linux_image.initramfs())]
+    command += ["-kernel", str(linux_image.kernel()), "-initrd", str(linux_image.initramfs())]
     command += ["-append", f"{DEFAULT_LINUX_CMDLINE} krait.run=echo,run-$((6*7))"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     lines = [line for line in done.stdout.splitlines() if line.startswith("krait-guest: ")]
