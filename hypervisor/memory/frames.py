@@ -145,16 +145,15 @@ def alloc_zeroed() -> Hpa:
 
 
 def alloc_private(vm: Vm, gfn: Gfn) -> Hpa:
-    """A zeroed frame as RAM of `vm` at `gfn`, not yet mapped; 0 if guests' pool is empty."""
-    if available() == 0:
-        return Hpa(0)
+    """A zeroed frame as RAM of `vm` at `gfn`, not yet mapped; 0 if there is none. The caller has asked available."""
     hfn = ledger.claim_first(Kind.PRIVATE, vm.id, gfn)
     if hfn == 0:
         ledger.settle(SETTLE_CHUNK)
         hfn = ledger.claim_first(Kind.PRIVATE, vm.id, gfn)
+        if hfn == 0:
+            return Hpa(0)
     hpa = Hpa(hfn << PAGE_SHIFT)
-    if hfn != 0:
-        zero(hpa)
+    zero(hpa)
     return hpa
 
 

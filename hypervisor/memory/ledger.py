@@ -56,7 +56,7 @@ class Entry:
     pins: u8  # transfers in flight: not freed before they are done
     vm: u16  # id of the VM that is charged, NO_VM
     next: u32  # FREE, QUARANTINED: next frame in the list, 0: last
-    value: u64  # FREE: previous frame; PRIVATE: gfn; SHARED: references; QUARANTINED: epoch; HYPERVISOR: Use
+    value: u64  # FREE: previous frame (the first one's means nothing); PRIVATE: gfn; SHARED: references; QUARANTINED: epoch; HYPERVISOR: Use
 
 
 @struct
@@ -79,7 +79,7 @@ book: Final = Book()
 def entry_of(hfn: Hfn) -> Entry:
     """The entry of a frame below book.limit."""
     if hfn >= book.limit:
-        panic(f"ledger: frame {hfn:#x} is beyond the ledger's {book.limit:#x} frames")
+        _beyond(hfn)
     return at(Entry, Hva(book.entries + hfn * ENTRY_BYTES))
 
 
@@ -88,6 +88,11 @@ def kind_of(hfn: Hfn) -> Kind:
     if hfn >= book.limit:
         return Kind.RESERVED
     return Kind(entry_of(hfn).kind)
+
+
+def _beyond(hfn: Hfn) -> None:
+    """No such frame: our bug. (Apart, as _refuse, so that frequent paths do not set up room for the text.)"""
+    panic(f"ledger: frame {hfn:#x} is beyond the ledger's {book.limit:#x} frames")
 
 
 def _refuse(hfn: Hfn, entry: Entry, wanted: str) -> None:
@@ -107,39 +112,40 @@ def _link_free(hfn: Hfn, entry: Entry) -> None:
     """Put an entry that has just become FREE at the head of the list."""
     first = book.first_free
     entry.vm = NO_VM
-    entry.value = 0
     entry.next = first
     if first != 0:
         entry_of(Hfn(first)).value = hfn
     book.first_free = u32(hfn)
 
 
-def _unlink_free(entry: Entry) -> None:
-    """Take a FREE entry out of the list."""
-    if entry.value != 0:
-        entry_of(Hfn(entry.value)).next = entry.next
-    else:
-        book.first_free = entry.next
-    if entry.next != 0:
-        entry_of(Hfn(entry.next)).value = entry.value
-
-
 def claim(hfn: Hfn, kind: Kind, vm_id: u32, value: u64) -> None:
-    """FREE -> HYPERVISOR, PRIVATE or SHARED. Only frames.py calls this; others take frames from there."""
+    """FREE -> HYPERVISOR, for a frame chosen by frames.alloc_contiguous."""
     entry = entry_of(hfn)
     if entry.kind != Kind.FREE:
         _refuse(hfn, entry, "free")
-    _unlink_free(entry)
+    if book.first_free == hfn:
+        book.first_free = entry.next
+    else:
+        entry_of(Hfn(entry.value)).next = entry.next
+        if entry.next != 0:
+            entry_of(Hfn(entry.next)).value = entry.value
     entry.vm = u16(vm_id)
     entry.value = value
     _turn(entry, kind)
 
 
 def claim_first(kind: Kind, vm_id: u32, value: u64) -> Hfn:
-    """Take the first free frame as `kind`; 0 if there is none. Constant time."""
+    """FREE -> HYPERVISOR, PRIVATE or SHARED for the first free frame; 0 if there is none. Only frames.py calls this. Fast."""
     hfn = Hfn(book.first_free)
-    if hfn != 0:
-        claim(hfn, kind, vm_id, value)
+    if hfn == 0:
+        return hfn
+    entry = at(Entry, Hva(book.entries + hfn * ENTRY_BYTES))  # what is in the list is below the limit
+    if entry.kind != Kind.FREE:
+        _refuse(hfn, entry, "free")
+    book.first_free = entry.next
+    entry.vm = u16(vm_id)
+    entry.value = value
+    _turn(entry, kind)
     return hfn
 
 

@@ -137,7 +137,9 @@ def _check_entry(hfn: Hfn, entry: Entry) -> None:
         elif frame_of(leaf(vm.nested_root, Gfn(entry.value))) >> PAGE_SHIFT != hfn:
             _error(f"frame {hfn:#x} is private to vm {entry.vm} at gfn {entry.value:#x}, not mapped there")
     elif entry.kind == Kind.FREE:
-        before: u64 = ledger.entry_of(Hfn(entry.value)).next if entry.value != 0 else book.first_free
+        before: u64 = hfn
+        if book.first_free != hfn:
+            before = ledger.entry_of(Hfn(entry.value)).next if entry.value < book.limit else 0
         if before != hfn or (entry.next != 0 and ledger.entry_of(Hfn(entry.next)).value != hfn):
             _error(f"frame {hfn:#x} is free, but its neighbours in the list do not say so")
         if entry.pins != 0:

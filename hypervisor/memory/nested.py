@@ -13,14 +13,15 @@ from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, u32, u64
 from hypervisor.memory import frames, ledger
 from hypervisor.memory.ledger import Kind, Use
-from hypervisor.memory.nested_walk import (GFN_LIMIT, LEVEL_BITS, ROOT_LEVEL, TABLE_ENTRIES, entry_format, frame_of, index_of,
-                                           leaf, present, spaces, table_at)
+from hypervisor.memory.nested_walk import (GFN_LIMIT, LEVEL_BITS, ROOT_LEVEL, TABLE_ENTRIES, entry_format, frame_of, leaf, present, spaces,
+                                           table_at)
 from hypervisor.model import MAX_VMS, WORK_TLB, Vm
 from hypervisor.panic import panic
 from hypervisor.status import Status
 
 MAP_WRITE: Final = 1  # only for frames PRIVATE to this VM at this gfn
 MAP_EXECUTE: Final = 2
+ENTRY_BYTES: Final = 8
 TABLE_SLACK: Final = 16  # tables beyond what RAM needs: for places where nothing is (holes.py)
 
 
@@ -74,24 +75,29 @@ def _vacant_space() -> u32:
 
 
 def slot_of(vm: Vm, gfn: Gfn) -> Hva:
-    """Where the 4 KiB leaf entry of `gfn` stands; makes the tables on the way. 0: no frame, or over quota."""
+    """Where the 4 KiB leaf entry of `gfn` stands; makes the tables on the way. 0: no frame, or over quota. Fast.
+
+    Nothing maps large pages yet: what splits them belongs here.
+    """
     assert gfn < GFN_LIMIT
-    table = table_at(vm.nested_root)
-    level: u32 = ROOT_LEVEL
-    while level > 0:
-        index = index_of(gfn, level)
-        entry: u64 = table.entries[index]
+    entry: u64 = vm.nested_root
+    shift: u32 = LEVEL_BITS * ROOT_LEVEL
+    while shift > 0:
+        place = Hva(hva_of(frame_of(entry)) + entry_offset(gfn, shift))
+        entry = load_u64(place)
         if not present(entry):
             below = _new_table(vm)
             if below == 0:
                 return Hva(0)
             entry = below | entry_format.table_bits
-            table.entries[index] = entry
-        elif entry & entry_format.large_bit != 0 and level < ROOT_LEVEL:
-            panic(f"nested: gfn {gfn:#x} of vm {vm.id} is inside a large page")
-        table = table_at(frame_of(entry))
-        level = u32(level - 1)
-    return Hva(address(table) + u64(index_of(gfn, 0)) * 8)
+            store_u64(place, entry)
+        shift = u32(shift - LEVEL_BITS)
+    return Hva(hva_of(frame_of(entry)) + entry_offset(gfn, 0))
+
+
+def entry_offset(gfn: Gfn, shift: u32) -> u64:
+    """Where in its table the entry stands that leads to `gfn`; shift: LEVEL_BITS times the table's level."""
+    return ((gfn >> (shift & 63)) & (TABLE_ENTRIES - 1)) * ENTRY_BYTES
 
 
 def _new_table(vm: Vm) -> Hpa:
@@ -116,15 +122,20 @@ def leaf_bits(flags: u32) -> u64:
 def fill_slot(slot: Hva, vm: Vm, gfn: Gfn, hfn: Hfn, flags: u32) -> None:
     """Write the leaf entry at `slot` (from slot_of, not present): PRIVATE frames of this (vm, gfn), or SHARED ones unwritable."""
     entry = ledger.entry_of(hfn)
-    if entry.kind == Kind.PRIVATE:
-        if entry.vm != vm.id or entry.value != gfn:
-            panic(f"nested: frame {hfn:#x} of vm {entry.vm}, gfn {entry.value:#x} mapped in vm {vm.id} at {gfn:#x}")
+    if entry.kind == Kind.PRIVATE and entry.vm == vm.id and entry.value == gfn:
         vm.private_frames += 1
     elif entry.kind == Kind.SHARED and flags & MAP_WRITE == 0:
         ledger.share(hfn)
     else:
-        panic(f"nested: {ledger.KIND_NAMES[entry.kind]} frame {hfn:#x} mapped in vm {vm.id} with flags {flags}")
+        _refuse(vm, gfn, hfn, flags)
     store_u64(slot, (hfn << PAGE_SHIFT) | leaf_bits(flags))
+
+
+def _refuse(vm: Vm, gfn: Gfn, hfn: Hfn, flags: u32) -> None:
+    """A mapping that the ledger forbids: our bug."""
+    entry = ledger.entry_of(hfn)
+    panic(f"nested: {ledger.KIND_NAMES[entry.kind]} frame {hfn:#x} (vm {entry.vm}, value {entry.value:#x}) mapped in vm {vm.id} "
+          f"at gfn {gfn:#x} with flags {flags}")
 
 
 def map(vm: Vm, gfn: Gfn, hfn: Hfn, flags: u32) -> Status:
@@ -197,7 +208,7 @@ def destroy_some(vm: Vm) -> bool:
         if index == TABLE_ENTRIES:
             break
         gfn |= u64(index) << ((LEVEL_BITS * level) & 63)
-        parent_slot = Hva(hva_of(table_hpa) + u64(index) * 8)
+        parent_slot = Hva(hva_of(table_hpa) + u64(index) * ENTRY_BYTES)
         table_hpa = frame_of(load_u64(parent_slot))
         level = u32(level - 1)
     if level == 0:

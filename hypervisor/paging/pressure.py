@@ -64,10 +64,7 @@ def entitlement(vm: Vm) -> u64:
 
 def may_take(vm: Vm) -> bool:
     """Whether this VM may have one more frame now. Fast while there is no pressure; else reclaims and asks first."""
-    free: u64 = frames.available()
-    if free > low_watermark():
-        return True
-    return _may_take_under_pressure(vm)
+    return frames.available() > low_watermark() or _may_take_under_pressure(vm)
 
 
 def _may_take_under_pressure(vm: Vm) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypervisor.addresses import PAGE_SIZE, Gfn, Hfn, Hpa
 from hypervisor.boot_info import info
 from hypervisor.lang import clear, map_memory, set_link_address, unmap_memory
-from hypervisor.memory import frames, ledger, ledger_check, nested_walk
+from hypervisor.memory import backing, frames, ledger, ledger_check, nested_walk
 from hypervisor.memory.ledger import Kind
 from hypervisor.status import Status
 from tests.memory.world import FIRST_FRAME, World
@@ -90,11 +90,15 @@ def test_the_pool_for_guests_is_bounded_and_leaves_a_reserve() -> None:
     world = World(600, limit_frames=50)
     try:
         vm = world.vm(4096)
-        taken = [frames.alloc_private(vm, Gfn(gfn)) for gfn in range(60)]
-        assert [hpa != 0 for hpa in taken] == [True] * 50 + [False] * 10
+        for gfn in range(50):
+            assert frames.available() == 50 - gfn
+            assert backing.back(vm, Gfn(gfn)) == Status.OK
+        assert backing.back(vm, Gfn(60)) == Status.NO_MEMORY
         frames.set_limit(0)
-        while frames.alloc_private(vm, Gfn(7)) != 0:
-            pass
+        taken = 50
+        while backing.back(vm, Gfn(taken)) == Status.OK:
+            taken += 1
         assert frames.free_count() == frames.HYPERVISOR_RESERVE
+        world.check()
     finally:
         world.close()
