@@ -1,4 +1,6 @@
 """What connects the devices of a VM (devices/platform.py, pure) to time, timers, console and the VM's life."""
+from typing import Final
+
 from hypervisor import clock, guest_console, timers
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
@@ -14,6 +16,8 @@ from hypervisor.memory.ledger import Use
 from hypervisor.model import WORK_INJECT, TimerKind, Vcpu, VcpuState, Vm, VmState
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
+
+EXIT_CODE_RESET: Final = 2  # a reset ends a VM in this version; so does a panic of a kernel that resets on panic
 
 
 def create(vm: Vm) -> Status:
@@ -49,10 +53,14 @@ def guest_time(vm: Vm) -> u64:
 
 def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
     """Do what the last access left in p.effects; what becomes of the instruction."""
-    effects = p.effects
+    effects: u32 = p.effects
     p.effects = 0
     if effects & platform.EFFECT_CONSOLE:
         guest_console.put(vm, p.sent_byte)
+    if effects & platform.EFFECT_RECEIVER_READ:
+        feed(vm, p)
+        effects = effects | p.effects
+        p.effects = 0
     if effects & platform.EFFECT_DEADLINE:
         arm(vcpu, vm, p)
     if effects & platform.EFFECT_INTERRUPT and platform.interrupt_pending(p):
@@ -60,7 +68,7 @@ def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
     if effects & platform.EFFECT_POWER_OFF:
         return end(vm, p.exit_code, "switched itself off")
     if effects & platform.EFFECT_RESET:
-        return end(vm, 0, "asked for a reset, which ends it in this version")
+        return end(vm, EXIT_CODE_RESET, "asked for a reset, which ends it in this version")
     return Outcome.SKIP
 
 

@@ -13,7 +13,7 @@
 | DEBUGCTL | 0 | 0 only |
 | PAT, EFER | the guest's | checked, obeyed; EFER: SCE, LME while paging is off, NXE |
 | TSC_AUX | the guest's | switched with the vCPU |
-| SYSCFG, HWCR, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
+| SYSCFG, HWCR, NB_CFG, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
 | KVM clock: 11, 12, 4B564D00, 4B564D01 | last value | devices/kvm_clock.py, handlers/wrmsr.py |
 
 Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them), machine check,
@@ -51,6 +51,7 @@ HWCR_SLOT: Final = 1
 DE_CFG_SLOT: Final = 2
 WALL_CLOCK_SLOT: Final = 3
 SYSTEM_TIME_SLOT: Final = 4
+NB_CFG_SLOT: Final = 5
 
 
 @struct
@@ -86,7 +87,7 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
             found.value = vcpu.misc_msr[WALL_CLOCK_SLOT]
         case defs.KVM_SYSTEM_TIME | defs.KVM_SYSTEM_TIME_NEW:
             found.value = vcpu.misc_msr[SYSTEM_TIME_SLOT]
-        case defs.SYSCFG | defs.HWCR | defs.DE_CFG:
+        case defs.SYSCFG | defs.HWCR | defs.NB_CFG | defs.DE_CFG:
             found.value = read_amd(vcpu, msr)
             return features.amd
         case _:
@@ -107,6 +108,8 @@ def read_amd(vcpu: Vcpu, msr: u32) -> u64:
     """Registers of AMD's CPUs."""
     if msr == defs.SYSCFG:
         return vcpu.misc_msr[SYSCFG_SLOT]
+    if msr == defs.NB_CFG:
+        return vcpu.misc_msr[NB_CFG_SLOT]
     if msr == defs.HWCR:
         return vcpu.misc_msr[HWCR_SLOT] | HWCR_TSC_FREQ_SEL
     return vcpu.misc_msr[DE_CFG_SLOT] | DE_CFG_LFENCE_SERIALIZE
@@ -150,6 +153,9 @@ def write(vcpu: Vcpu, msr: u32, value: u64) -> bool:
             return features.amd
         case defs.HWCR:
             vcpu.misc_msr[HWCR_SLOT] = value
+            return features.amd
+        case defs.NB_CFG:
+            vcpu.misc_msr[NB_CFG_SLOT] = value
             return features.amd
         case defs.DE_CFG:
             vcpu.misc_msr[DE_CFG_SLOT] = value

@@ -50,6 +50,7 @@ EFFECT_RESET: Final = 2
 EFFECT_POWER_OFF: Final = 4  # with exit_code
 EFFECT_DEADLINE: Final = 8  # next_deadline may have changed
 EFFECT_INTERRUPT: Final = 16  # interrupt_pending may have become true
+EFFECT_RECEIVER_READ: Final = 32  # the UART has room for another byte
 
 
 class Device(IntEnum):
@@ -202,6 +203,8 @@ def read_byte(p: Platform, device: Device, port: u32, now: u64) -> u8:
     match device:
         case Device.UART:
             value = uart16550.read(p.uart, port & 7)
+            if port & 7 == 0:
+                p.effects = p.effects | EFFECT_RECEIVER_READ
             update_uart(p)
         case Device.PIC:
             value = pic8259.read(p.pic, port >> 7 & 1, port & 1 != 0)

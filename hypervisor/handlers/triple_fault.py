@@ -18,6 +18,6 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
         state = GuestState()
         backend.read_state(vcpu, state)
         if state.idtr_limit == 0:
-            return board.end(vm, 0, "reset itself by a triple fault, which ends it in this version")
+            return board.end(vm, board.EXIT_CODE_RESET, "reset itself by a triple fault, which ends it in this version")
     crash.stop(vcpu, exit, "triple fault")
     return Outcome.STOP

@@ -1,0 +1,120 @@
+"""Debian's stock Linux as a guest: it boots, its devices work, it ends as it means to."""
+
+import re
+
+import pytest
+
+from krait.machine import Machine
+from krait.result import Status
+from qemu_tests.conftest import Boot
+from qemu_tests.harness import Console, VmTable
+
+BOOT_SECONDS = 300.0
+"""Bochs takes about 40 CPU seconds to user space, and another test may have the other core."""
+
+BENIGN = (  # docs/linux-guests.md has the reasons
+    r"smpboot: weird, boot CPU \(#0\) not listed by the BIOS",
+    r"Speculative Return Stack Overflow: .*",
+    r"PMU not available due to virtualization, using software events only\.",
+    r"MDS: .*|MMIO Stale Data: .*|TAA: .*|SRBDS: .*|L1TF: .*",
+)
+
+
+def linux(*words: str, name: str = "tux", memory: str = "128MiB", weight: int = 100) -> VmTable:
+    """A Linux guest with `words` on its command line behind the usual ones."""
+    cmdline = " ".join(("console=ttyS0 quiet panic=-1", *words))
+    return {"name": name, "kind": "linux", "memory": memory, "weight": weight, "cmdline": cmdline}
+
+
+def run(*program: str) -> str:
+    """The word that lets /init run a program."""
+    return "krait.run=" + ",".join(program)
+
+
+def expect_user_space(console: Console, vm: str = "tux") -> None:
+    """/init prints its marker, and the kernel's version."""
+    console.expect_line(vm, "krait-guest: user space reached", BOOT_SECONDS)
+    console.expect_line(vm, r"krait-guest: Linux 6\.1\.\S+-cloud-amd64 x86_64, \d+ kB, up (\d+)")
+
+
+svm_only = pytest.mark.parametrize("machine", ["svm"], indirect=True)
+
+
+def test_boots_and_powers_off(machine: Machine, boot: Boot) -> None:
+    """To user space, and out by ACPI; all memory comes back."""
+    console = boot(machine, vms=[linux("krait.end=poweroff")])
+    expect_user_space(console)
+    console.wait_end()
+
+
+def test_interrupts_and_clock(machine: Machine, boot: Boot) -> None:
+    """The timer ticks, the UART interrupts, the clock is KVM's or the TSC, and the date is that of the machine."""
+    show = ("cat", "/proc/interrupts", "/sys/devices/system/clocksource/clocksource0/current_clocksource", ";", "date", "+%s")
+    console = boot(machine, vms=[linux(run(*show), "krait.end=poweroff")])
+    expect_user_space(console)
+    assert int(console.expect_line("tux", r" +0: +(\d+) +XT-PIC +timer")[1]) > 50
+    assert int(console.expect_line("tux", r" +4: +(\d+) +XT-PIC +ttyS0")[1]) > 0
+    console.expect_line("tux", r"(kvm-clock|tsc)\s")
+    date = int(console.expect_line("tux", r"(\d+)\s")[1])
+    assert date > 946_684_800  # Bochs starts in 2000
+    console.wait_end()
+
+
+def test_nothing_to_complain_about(machine: Machine, boot: Boot) -> None:
+    """No line of level 4 or below but those that docs/linux-guests.md explains."""
+    console = boot(machine, vms=[linux(run("dmesg", "-r"), "krait.end=poweroff")])
+    expect_user_space(console)
+    said = console.wait_end(BOOT_SECONDS).text
+    lines = [line.rstrip() for line in re.findall(r"\[tux\] <[0-4]>\[ *\d+\.\d+\] (.*)", said)]
+    assert "Linux version" in said
+    assert [line for line in lines if not any(re.fullmatch(known, line) for known in BENIGN)] == []
+
+
+@svm_only
+def test_typing_works(machine: Machine, boot: Boot) -> None:
+    """A shell answers what the operator types while attached; a long line needs more than the UART's FIFO."""
+    console = boot(machine, vms=[linux()])
+    expect_user_space(console)
+    console.expect_line("tux", r".*job control|.*/ #|", BOOT_SECONDS)
+    console.send_line("attach tux")
+    console.send_line("echo answer $((6 * 7)) " + "x" * 60)
+    console.expect(r"answer 42 x{60}")
+    console.send_line("poweroff -f")
+    console.wait_end()
+
+
+@svm_only
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        (("halt", "-f"), Status.OK),
+        (("reboot", "-f"), Status.GUEST_FAILED),
+        (("echo", "c", ">/proc/sysrq-trigger"), Status.GUEST_FAILED),
+    ],
+    ids=["halt", "reset", "panic"],
+)
+def test_other_ends(machine: Machine, boot: Boot, program: tuple[str, ...], status: Status) -> None:
+    """A halt ends the VM well; a reset, and so a panic, ends it with code 2."""
+    console = boot(machine, vms=[linux(run(*program))])
+    expect_user_space(console)
+    console.wait_end(expected=status)
+
+
+@svm_only
+def test_two_side_by_side(machine: Machine, boot: Boot) -> None:
+    """Two Linux guests share the CPU with a PV guest; each ends by itself."""
+    busy: VmTable = {"name": "busy", "kind": "pv", "memory": "16MiB", "workload": "spin", "cmdline": "ms=1000"}
+    end = boot(
+        machine,
+        vms=[linux("krait.end=poweroff", name="one"), linux("krait.end=poweroff", name="two"), busy],
+    ).wait_end(BOOT_SECONDS)
+    for vm in ("one", "two"):
+        assert f"[{vm}] krait-guest: user space reached" in end.text
+        assert f"result: vm '{vm}' ended with code 0" in end.text
+
+
+@svm_only
+def test_too_little_memory_is_refused(machine: Machine, boot: Boot) -> None:
+    """A kernel that does not fit is refused by name; the machine ends."""
+    end = boot(machine, vms=[linux("krait.end=poweroff", memory="48MiB")]).wait_end(expected=Status.GUEST_FAILED)
+    assert "its kernel cannot be loaded" in end.text
