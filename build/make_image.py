@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -57,7 +58,11 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
         objects = tools.objects(sources, "gcc", [*METAL, *WARNINGS, "-flto"])
         plain = tools.objects([runtime, *native.assembly], "gcc", METAL)
     elf = out / image.file
-    link(tools, image, [*objects, *plain], elf, release)
+    parts = [*objects, *plain]
+    made_of = (*(hashlib.sha256(part.read_bytes()).hexdigest() for part in parts), (BUILD / image.script).read_text())
+    if tools.cache.stale(elf, *made_of):
+        link(tools, image, parts, elf, release)
+        tools.cache.made(elf, *made_of)
     check_stacks(image, tools, exported["constants"], native.symbols())
     check_symbols(elf)
     return elf

@@ -113,11 +113,9 @@ def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | Non
     exit_status = emulator.wait(END_SECONDS)
     if exit_status is None:
         raise KraitError(f"{what.machine.emulator} closed the console but runs on", ExitCode.FAILED)
-    said = loop.transcript.decode(errors="replace")
-    status = result.judge(what.machine, exit_status, said)
+    status = result.judge(what.machine, exit_status, loop.transcript.decode(errors="replace"))
     if status is not result.Status.OK:
-        told = [*where.back_trace(said, what.media.kernel), *where.notable(emulator)]
-        raise KraitError("\n".join([f"{status.value}; {console}", *told]), status.exit_code)
+        raise KraitError("\n".join([f"{status.value}; {console}", *where.notable(emulator)]), status.exit_code)
     return ExitCode.OK
 
 

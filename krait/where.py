@@ -12,7 +12,6 @@ from krait.emulator import Emulator
 QEMU_RIP = re.compile(r"\b[RE]IP=([0-9a-f]+) .*?CPL=(\d)", re.DOTALL)
 BOCHS_RIP = re.compile(r"^\(\d+\)\.\[\d+\] \[0x[0-9a-f]+\] ([0-9a-f]+):([0-9a-f]+) \(", re.MULTILINE)
 BOCHS_NOTABLE = re.compile(r"VMENTER FAIL|PANIC|triple fault|: VMX: ", re.IGNORECASE)
-FRAME = re.compile(r"^    ([0-9a-f]{16})\r?$", re.MULTILINE)
 BOCHS_SECONDS = 3.0
 NOTABLE_LINES = 5
 
@@ -39,12 +38,6 @@ def notable(emulator: Emulator) -> list[str]:
         return []
     lines = [line for line in log.read_text(errors="replace").splitlines() if BOCHS_NOTABLE.search(line)]
     return lines[-NOTABLE_LINES:]
-
-
-def back_trace(console: str, elf: Path) -> list[str]:
-    """The hypervisor's back-trace, if the console shows one: each address with function and line."""
-    _, _, frames = console.partition("back-trace, innermost first:")
-    return [f"{int(place, 16):#x} {source_of(elf, int(place, 16))}" for place in FRAME.findall(frames)]
 
 
 def source_of(elf: Path, place: int) -> str:

@@ -146,8 +146,7 @@ class Console:
     def _story(self) -> str:
         """The last lines, and where the machine is."""
         lines = [f"log {shown(self.log_path)} ends with:", *self.text.splitlines()[-25:]]
-        trace = where.back_trace(self.text, self._elf)
-        return "\n    ".join([*lines, *trace, *where.where(self.emulator, self._elf).splitlines()])
+        return "\n    ".join([*lines, *where.where(self.emulator, self._elf).splitlines()])
 
 
 def toml(vms: Sequence[VmTable], memory_limit: str | None) -> str:
