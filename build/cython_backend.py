@@ -29,6 +29,8 @@ Symtab: Any = _symtab
 
 _RUNTIME = re.compile(r"\b(Py[A-Z_]\w*|__Pyx_(?!PACKED)\w+|__PYX_ERR)\b")
 _LINE = re.compile(r'^\s*#line (\d+) "(.*)"')
+# Declarations of structs and arrays on the stack: the front end clears each where the source makes it.
+_STORAGE = re.compile(r"^  (?:CYTHON_UNUSED )?((?:struct |union )\w+ \w+|\w+ \w+(?:\[\d+\])+)$", re.M)
 _PARTS = ("h_code", "utility_code_proto_before_types", "numeric_typedefs", "type_declarations", "module_declarations",
           "string_decls", "module_code")
 
@@ -63,7 +65,7 @@ def _write_module(self: Any, env: Any, options: Any, result: Any) -> None:
     leaks = _leaks(state.parts["module_code"].getvalue())
     if leaks or state.utility_codes:
         raise BackendError("\n".join(leaks) or f"{self.full_module_name}: needs {state.utility_codes}")
-    Path(result.c_file).write_text(text)
+    Path(result.c_file).write_text(_STORAGE.sub(r"  KRAIT_STORAGE \1", text))
     result.c_file_generated = 1
 
 

@@ -15,6 +15,7 @@ typedef const char *krait_text;
 #define CYTHON_INLINE inline
 #define CYTHON_UNUSED_VAR(x) (void)(x)
 #define CYTHON_FALLTHROUGH __attribute__((fallthrough))
+#define KRAIT_STORAGE __attribute__((unused, uninitialized))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #ifdef KRAIT_HOST

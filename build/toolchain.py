@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from compiler import Unit
 from emit_c import header_name
 
 BUILD = Path(__file__).resolve().parent
+STORED = 2000
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-but-set-variable", "-Wno-unused-variable",
             "-Wno-unused-label", "-Wno-type-limits", "-Wno-builtin-declaration-mismatch",
             *(f"-Werror={name}" for name in ("sign-compare", "shift-count-overflow", "overflow", "maybe-uninitialized",
@@ -96,10 +98,12 @@ def _start_worker(directory: str) -> None:
 
 def _translate(job: tuple[str, str, str]) -> str:
     source, target, name = job
+    fresh = Path(target).with_suffix(f".{os.getpid()}.new")
     try:
-        cython_backend.translate(Path(source), Path(target), name)
+        cython_backend.translate(Path(source), fresh, name)
     except cython_backend.BackendError as error:
         return str(error)
+    fresh.replace(target)
     return ""
 
 
@@ -110,40 +114,39 @@ class Toolchain:
         self.root, self.directory = root, directory
         directory.mkdir(parents=True, exist_ok=True)
         self.cache = Cache(directory / "cache.json")
-        self.back_end = (BUILD / "cython_backend.py").read_text()
+        self.back_end = (BUILD / "cython_backend.py").read_text() + version("cython")
+        self.store = root / ".cache" / "cython"  # C by what it was made of, for every image and every output directory
 
     def translate(self, units: list[Unit]) -> list[Path]:
-        """Write the generated files and let Cython translate the modules that changed; the C files."""
-        jobs, inputs, sources = [], {}, []
+        """Write the generated files and let Cython translate the modules it has not seen yet; the C files."""
+        jobs, sources, translated = [], [], []
         for unit in units:
             stem = self.directory.joinpath(*unit.module.name.split("."))
             write(self.directory / header_name(unit.module), unit.header)
-            if not unit.source:
-                if unit.tail:
-                    write(stem.with_suffix(".c"), f'#include "{header_name(unit.module)}"\n{unit.tail}')
-                    sources.append(stem.with_suffix(".c"))
-                continue
-            for part in list(stem.relative_to(self.directory).parents)[:-1]:
-                write(self.directory / part / "__init__.pxd", "")
-            write(stem.with_suffix(".py"), unit.source)
-            write(stem.with_suffix(".pxd"), unit.declarations)
-            sources.append(stem.with_suffix(".c"))
-            made_of = (unit.source, unit.declarations, unit.tail, self.back_end)
-            if self.cache.stale(stem.with_suffix(".c"), *made_of):
-                relative = stem.relative_to(self.directory)
-                jobs.append((str(relative.with_suffix(".py")), str(relative.with_suffix(".c")), unit.module.name))
-                inputs[stem.with_suffix(".c")] = (made_of, unit)
+            if unit.source:
+                for part in list(stem.relative_to(self.directory).parents)[:-1]:
+                    write(self.directory / part / "__init__.pxd", "")
+                write(stem.with_suffix(".py"), unit.source)
+                write(stem.with_suffix(".pxd"), unit.declarations)
+                made = self.store / f"{digest(unit.module.name, unit.source, unit.declarations, self.back_end)}.c"
+                translated.append((stem.with_suffix(".c"), made, unit.tail))
+                if not made.exists():
+                    jobs.append((str(stem.with_suffix(".py").relative_to(self.directory)), str(made), unit.module.name))
+            elif unit.tail:
+                write(stem.with_suffix(".c"), f'#include "{header_name(unit.module)}"\n{unit.tail}')
+            if unit.source or unit.tail:
+                sources.append(stem.with_suffix(".c"))
         self._translate_all(jobs)
-        for path, (made_of, unit) in inputs.items():
-            path.write_text(f'{path.read_text()}\n{unit.tail}' if unit.tail else path.read_text())
-            self.cache.made(path, *made_of)
+        for path, made, tail in translated:
+            write(path, f"{made.read_text()}\n{tail}" if tail else made.read_text())
         return sources
 
     def _translate_all(self, jobs: list[tuple[str, str, str]]) -> None:
         if not jobs:
             return
-        for _, target, _ in jobs:
-            (self.directory / target).unlink(missing_ok=True)
+        self.store.mkdir(parents=True, exist_ok=True)
+        for old in sorted(self.store.glob("*.c"), key=lambda path: path.stat().st_mtime, reverse=True)[STORED:]:
+            old.unlink(missing_ok=True)
         workers = min(len(jobs), os.cpu_count() or 1)
         with multiprocessing.get_context("fork").Pool(workers, _start_worker, (str(self.directory),)) as pool:
             said = [text for text in pool.imap_unordered(_translate, jobs) if text]
