@@ -494,7 +494,7 @@ class Expressions:
                 return Ref(first.type.struct, True)
         if isinstance(second.type, Ref) and first.type == NULL:
             return Ref(second.type.struct, True)
-        if isinstance(first.type, (Int, Enum)) or isinstance(second.type, (Int, Enum)) or first.type == LITERAL == second.type:
+        if all(isinstance(value.type, (Int, Enum)) or value.type == LITERAL for value in (first, second)):
             if first.type == second.type:
                 return LITERAL
             return I64 if self.signedness(node, [first, second]) else U64

@@ -176,7 +176,7 @@ class Declarations(Calls):
         symbol = f"{self.module.prefix}__{name}"
         if isinstance(value, ast.Tuple):
             return
-        if isinstance(value, ast.List):
+        if isinstance(value, ast.List) or (isinstance(value, ast.BinOp) and isinstance(value.left, ast.List)):
             if not isinstance(kind, Arr):
                 raise self.refuse(node, "a table needs its type", "NAME: Final[Annotated[list[u16], 4]] = [...]")
             self.module.names[name] = ConstTable(symbol, kind, self._table(value, kind), node.lineno)
