@@ -2,25 +2,36 @@
 from typing import Annotated, Final
 
 from hypervisor import text
-from hypervisor.arch_x86 import idt
+from hypervisor.arch_x86 import backend, idt
 from hypervisor.arch_x86.intrinsics import fill_memory, load_u8, overflow_stack, raise_nmi, raise_ud, store_u64
+from hypervisor.arch_x86.state import GuestState
 from hypervisor.console import say
 from hypervisor.lang import link_address, text_at, u64
+from hypervisor.model import Vm, VmState
 
 UNMAPPED: Final[u64] = 0x5000_0000_0000
 NON_CANONICAL: Final[u64] = 0x8000_0000_0000_0000
+DR7_RESERVED: Final[u64] = 1 << 32
 KINDS: Final = 8
 
 
-def run(arguments: u64) -> None:
-    """`crash KIND`. Does not return if there is such a kind."""
-    kind = text.cut_word(arguments)
+def run(kind: u64) -> None:
+    """`debug crash KIND`. Does not return if there is such a kind."""
     text.cut_word(kind)
-    if text.same(text_at(arguments), "crash"):
-        for i in range(KINDS):
-            if text.same(text_at(kind), NAMES[i]):
-                ACTIONS[i]()
+    for i in range(KINDS):
+        if text.same(text_at(kind), NAMES[i]):
+            ACTIONS[i]()
     say("debug crash pf|null|text|gp|ud|df|nmi|stack")
+
+
+def spoil_entry(machine: Vm) -> None:
+    """Give a VM's first vCPU a state that no CPU enters a guest with: that VM alone is to be stopped."""
+    vcpu = machine.vcpus[0]
+    if vcpu is not None and machine.state == VmState.RUNNING:
+        state = GuestState()
+        backend.read_state(vcpu, state)
+        state.dr7 |= DR7_RESERVED
+        backend.write_state(vcpu, state)
 
 
 def page_fault() -> None:

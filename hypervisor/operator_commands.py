@@ -136,11 +136,19 @@ def check(arguments: u64) -> None:
 
 
 def debug(arguments: u64) -> None:
-    """debug crash KIND: debug images only."""
-    if DEBUG:
-        crash_commands.run(arguments)
-    else:
+    """debug crash KIND, debug entry NAME: debug images only."""
+    if not DEBUG:
         say("not in a release image")
+        return
+    rest = text.cut_word(arguments)
+    if text.same(text_at(arguments), "crash"):
+        crash_commands.run(rest)
+    elif text.same(text_at(arguments), "entry"):
+        machine = named(rest)
+        if machine is not None:
+            crash_commands.spoil_entry(machine)
+    else:
+        say("debug crash KIND, debug entry NAME")
 
 
 def power_off(arguments: u64) -> None:
@@ -186,5 +194,5 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
 MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "this list", "all VMs", "one VM: memory, exits by cause", "frames by use", "host interrupts, exits by cause",
     "keys go to that guest until Ctrl-]", "end a VM", "change a VM's share of the CPU", "check every frame of memory",
-    "provoke a fault of ours: pf, null, text, gp, ud, df, nmi, stack", "check the ledger and end the machine", "the same"]
+    "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; or entry NAME: a VM entry that fails", "check the ledger and end the machine", "the same"]
 ACTIONS: Final = (help_, list_, info, mem, stats, attach, stop, weight, check, debug, power_off, power_off)

@@ -147,6 +147,7 @@ def test_entry_that_was_refused(vcpu: Vcpu, fields: dict[int, int], cpu: list[st
 
 
 @pytest.mark.parametrize("field, value, said", [
+    (vmcs.GUEST_DR7, 0x1_0000_0400, "DR7 = 0x100000400: a bit above 31 is 1"),
     (vmcs.GUEST_RFLAGS, 0, "RFLAGS = 0x0: bit 1 is 0"),
     (vmcs.GUEST_CR4, 0x20, "CR4 = 0x20: a bit that VMX fixes to 1 is 0"),
     (vmcs.GUEST_ES_RIGHTS + 2, 0xA092, "CS = 0xa092: type is not accessed code (or 3, data)"),

@@ -107,7 +107,8 @@ def check_control_registers() -> u32:
     found = found + broken((efer & EFER_LMA != 0) == long_mode, "EFER", efer, "LMA differs from `IA-32e mode guest`")
     found = found + broken(not paging or (efer & EFER_LMA != 0) == (efer & EFER_LME != 0), "EFER", efer,
                            "LMA differs from LME under paging")
-    return found
+    dr7 = vmread(vmcs.GUEST_DR7)
+    return found + broken(dr7 >> 32 == 0, "DR7", dr7, "a bit above 31 is 1")
 
 
 def check_flags() -> u32:
