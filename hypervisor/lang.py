@@ -193,7 +193,7 @@ def _kind(hint: Any) -> _Kind:
         return _TEXT
     if hint is bool:
         return _integer(u8, bool)
-    if hasattr(hint, "code"):
+    if hasattr(hint, "code") and not hasattr(hint, "_krait_layout"):
         return _integer(hint, None)
     if isinstance(hint, type) and issubclass(hint, enum.IntEnum | enum.IntFlag):
         return _integer(u32, hint)

@@ -30,7 +30,7 @@ RESET_VALUE: Final = 6
 CENTURY_INDEX: Final = 0x32
 DSDT_BYTES: Final = 16
 # Name (_S5, Package () { 5, 5, 0, 0 }): the sleep type that devices/acpi_pm.py takes for soft off
-DSDT_CODE: Final[Annotated[list[u8], 16]] = [
+DSDT_AML: Final[Annotated[list[u8], 16]] = [
     0x08, 0x5F, 0x53, 0x35, 0x5F, 0x12, 0x08, 0x04, 0x0A, 0x05, 0x0A, 0x05, 0x00, 0x00, 0xA3, 0xA3]  # two Noop for size
 
 
@@ -142,7 +142,7 @@ class Dsdt:
     """Differentiated system description table."""
 
     header: Header
-    code: Annotated[list[u8], 16]
+    aml: Annotated[list[u8], 16]
 
 
 @struct(align=64)
@@ -170,7 +170,7 @@ def write(vm: Vm) -> Status:
     staged.xsdt.fadt = AREA + offsetof(Tables, "fadt")
     fill_fadt(staged.fadt)
     for index in range(DSDT_BYTES):
-        staged.dsdt.code[index] = DSDT_CODE[index]
+        staged.dsdt.aml[index] = DSDT_AML[index]
     finish(staged.xsdt.header, SIGNATURE_XSDT, 1, sizeof(Xsdt))
     finish(staged.fadt.header, SIGNATURE_FADT, 3, sizeof(Fadt))
     finish(staged.dsdt.header, SIGNATURE_DSDT, 2, sizeof(Dsdt))
