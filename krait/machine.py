@@ -20,8 +20,9 @@ QEMU_CPU = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-to
 BOCHS_CPU = "corei7_haswell_4770"
 """VT-x with EPT, VPID, unrestricted guest, preemption timer; boots Linux guests, which later models do not."""
 
-BOCHS_IPS = 20_000_000
-"""Instructions that make one emulated second on Bochs; also the rate of its TSC on one CPU."""
+BOCHS_IPS = 50_000_000
+"""Instructions that make one emulated second on Bochs; also the rate of its TSC on one CPU. About what Bochs does in a
+real second, so that limits in milliseconds mean the same there as elsewhere."""
 
 BOCHSRC = Path(__file__).resolve().parent / "bochsrc"
 """The settings of Bochs that are the same in every run."""
