@@ -11,6 +11,7 @@ from hypervisor.arch_x86.vm_exit import Cause, VmExit
 from hypervisor.arch_x86.vtx import decode, init, inject, state, vcpu as vtx_vcpu, vmcs
 from hypervisor.arch_x86.vtx.current import here
 from hypervisor.lang import address, read_memory, sizeof
+from hypervisor.memory import guest_memory
 from hypervisor.model import Cpu, Vcpu, Vm
 from hypervisor.status import Status
 
@@ -117,6 +118,18 @@ def test_what_vmx_needs_is_set_for_real(vcpu: Vcpu, fields: dict[int, int]) -> N
     assert fields[vmcs.GUEST_EFER] == 0x500 and fields[vmcs.ENTRY_CONTROLS] >> 9 & 1 == 1
     assert fields[vmcs.GUEST_ES_RIGHTS + 2 * TR] == 0x8B
     assert fields[vmcs.GUEST_ES_RIGHTS + 2 * LDTR] == fields[vmcs.GUEST_ES_RIGHTS + 2 * CS] == 0x10000
+
+
+def test_pae_paging_loads_the_directory_pointers(vcpu: Vcpu, fields: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits 63:32 of CR3 do not count there; in long mode nothing is read."""
+    monkeypatch.setattr(guest_memory, "read_u64", lambda vm, gpa: gpa | 1)
+    wanted = GuestState()
+    wanted.cr0, wanted.cr3, wanted.cr4, wanted.efer = 0x8000_0011, 0xF_0012_3460, 0x20, 0x500
+    state.write_state(vcpu, wanted)
+    assert vmcs.GUEST_PDPTE0 not in fields
+    wanted.efer = 0
+    state.write_state(vcpu, wanted)
+    assert [fields[vmcs.GUEST_PDPTE0 + 2 * i] for i in range(4)] == [0x12_3461, 0x12_3469, 0x12_3471, 0x12_3479]
 
 
 def test_injection(vcpu: Vcpu, fields: dict[int, int]) -> None:

@@ -208,7 +208,8 @@ def set_cr2(vcpu: Vcpu, value: u64) -> None:
 
 
 def cpl(vcpu: Vcpu) -> u64:
-    """Privilege level of the guest's code, of the vCPU that has exited last: the DPL of SS (25.4.1)."""
+    """Privilege level of the guest's code: the DPL of SS (25.4.1)."""
+    use(vcpu)
     return (vmread(vmcs.GUEST_SS_RIGHTS) >> RIGHTS_DPL_SHIFT) & 3
 
 
