@@ -8,7 +8,6 @@ import pytest
 from hypervisor import abi
 from krait import images, newc
 from krait.machine import QEMU_CPU, Links, Machine, Media, command_line
-from krait.progress import Progress
 from krait.result import Status
 from qemu_tests.conftest import Boot
 
@@ -70,7 +69,7 @@ def qemu(media: Media, cpu: str, *more: str, without: tuple[str, ...] = ()) -> t
 @pytest.fixture(scope="module")
 def kernel() -> Path:
     """The debug image."""
-    return images.hypervisor(False, Progress())
+    return images.hypervisor(False)
 
 
 def status_of(value: int) -> int:
