@@ -49,6 +49,10 @@ def _leaks(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+# Line buffers of f-strings start empty by format.begin: zeroing them would be paid on every path, also where nothing is said.
+_LINE_BUFFER = re.compile(r"^( +)(struct hypervisor_format__Line line__\d+)", re.M)
+
+
 def _write_module(self: Any, env: Any, options: Any, result: Any) -> None:
     state = Code.GlobalState(Code.CCodeWriter(), self, code_config=ModuleNode.generate_c_code_config(env, options),
                              common_utility_include_dir=None)
@@ -62,6 +66,7 @@ def _write_module(self: Any, env: Any, options: Any, result: Any) -> None:
         if constant.c_used:
             state["string_decls"].putln(f'static const char {constant.cname}[] = "{constant.escaped_value}";')
     text = '#include "prelude.h"\n' + "".join(state.parts[part].getvalue() for part in _PARTS)
+    text = _LINE_BUFFER.sub(r"\1__attribute__((uninitialized)) \2", text)
     leaks = _leaks(state.parts["module_code"].getvalue())
     if leaks or state.utility_codes:
         raise BackendError("\n".join(leaks) or f"{self.full_module_name}: needs {state.utility_codes}")

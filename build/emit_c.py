@@ -145,11 +145,13 @@ def tail(module: Module) -> str:
 
 
 def _switch(symbol: str, functions: list[Function]) -> str:
+    """A table of functions. Inlined, so that the registers and buffers which one function needs cost the others nothing."""
     first = functions[0]
     arguments = ", ".join(f"a{number}" for number in range(len(first.params)))
     call = "{0}({1}); return;" if first.result in (NONE, NORETURN) else "return {0}({1});"
     cases = " ".join(f"case {number}: " + call.format(function.symbol, arguments) for number, function in enumerate(functions))
-    return f"{c_type(first.result)} {symbol}({_switch_params(first)}) {{ switch (index) {{ {cases} default: krait_trap(); }} }}"
+    return (f"__attribute__((always_inline)) inline {c_type(first.result)} {symbol}({_switch_params(first)}) "
+            f"{{ switch (index) {{ {cases} default: krait_trap(); }} }}")
 
 
 def declarations(module: Module, uses: Uses, written: list[FunctionWriter]) -> str:

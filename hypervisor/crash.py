@@ -30,6 +30,7 @@ def dump(owner: Vm, vcpu: Vcpu, exit: VmExit) -> None:
     r = vcpu.regs
     state = GuestState()
     backend.read_state(vcpu, state)
+    backend.fill_raw(vcpu, exit)
     say(f"  vm {owner.id} vcpu {vcpu.index}, exit {exit.raw_reason:#x} info {exit.raw_info1:#x} {exit.raw_info2:#x}")
     say(f"  rax {r.rax:016x} rbx {r.rbx:016x} rcx {r.rcx:016x} rdx {r.rdx:016x}")
     say(f"  rsi {r.rsi:016x} rdi {r.rdi:016x} rbp {r.rbp:016x} rsp {r.rsp:016x}")

@@ -10,7 +10,7 @@ from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exc
                                  interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdtsc, triple_fault,
                                  unknown, virtualization, wbinvd, wrmsr, xsetbv)
 from hypervisor.handlers.outcome import Outcome
-from hypervisor.model import EXIT_CAUSES, WORK_RESCHED, WORK_RESTART, Vcpu, VcpuState
+from hypervisor.model import EXIT_CAUSES, WORK_RESCHED, Vcpu, VcpuState
 from hypervisor.sched.wake import sleep
 
 # In the order of vm_exit.Cause.
@@ -29,32 +29,29 @@ CAUSE_NAMES: Final[Annotated[list[str], EXIT_CAUSES]] = [
 def dispatch(vcpu: Vcpu, exit: VmExit) -> None:
     """Run the handler of a fresh exit, or of one that had to WAIT."""
     vcpu.exits[exit.cause] += 1
-    if exit.idt_vectoring != 0:
-        inject.again(vcpu, exit.idt_vectoring, exit.idt_vectoring_error)
-        exit.idt_vectoring = 0
     outcome = HANDLERS[exit.cause](vcpu, exit)
-    if outcome == Outcome.SKIP:
+    if outcome == Outcome.SKIP or outcome == Outcome.BLOCK:
         skip(vcpu, exit)
-    elif outcome != Outcome.RESUME:
-        leave(vcpu, exit, outcome)
+    if outcome != Outcome.SKIP and outcome != Outcome.RESUME:
+        leave(vcpu, outcome)
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:
     """Go on behind the instruction; when single-stepping, its trap is due."""
     backend.skip(vcpu, exit)
-    if vcpu.regs.rflags & RFLAGS_TF != 0:
+    if backend.rflags(vcpu) & RFLAGS_TF != 0:
         inject.exception(vcpu, DB)
 
 
-def leave(vcpu: Vcpu, exit: VmExit, outcome: Outcome) -> None:
+def leave(vcpu: Vcpu, outcome: Outcome) -> None:
     """The vCPU does not simply run on."""
     if outcome == Outcome.BLOCK:
-        skip(vcpu, exit)
         if vcpu.pending_events == 0 and not inject.interrupt_pending(vcpu):
             sleep(vcpu, VcpuState.BLOCKED)
     elif outcome == Outcome.WAIT:
         vcpu.restart = True
-        boot_cpu.work |= WORK_RESTART if vcpu.state == VcpuState.RUNNABLE else WORK_RESCHED
+        if vcpu.state != VcpuState.RUNNABLE:
+            boot_cpu.work |= WORK_RESCHED
     else:
         owner = vcpu.vm
         assert owner is not None

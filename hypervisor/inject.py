@@ -33,13 +33,6 @@ def exception_with_error(vcpu: Vcpu, vector: u32, error: u32) -> None:
     vcpu.exception_error = error
 
 
-def again(vcpu: Vcpu, info: u32, error: u32) -> None:
-    """Deliver once more an event whose delivery an exit interrupted."""
-    vcpu.reinject = info
-    vcpu.reinject_error = error
-    boot_cpu.work |= WORK_INJECT
-
-
 def deliver(vcpu: Vcpu) -> None:
     """Hand over what is pending as far as the guest can take it; for the rest ask for an exit when it can.
 

@@ -8,7 +8,7 @@ from hypervisor.build_options import DEBUG
 from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, char_at, text_at, u32, u64
-from hypervisor.memory import frames
+from hypervisor.memory import frames, guest_memory
 from hypervisor.sched import policy
 from hypervisor.status import Status
 
@@ -135,6 +135,8 @@ def find_virtualization() -> None:
 
 def start_guests() -> None:
     """The VMs of the bundle; then the operator's prompt."""
+    if DEBUG:
+        guest_memory.start_random_waits(0)  # every handler is run again now and then
     phase.require(vm_config.load() == Status.OK, "guests", "none can be started")
     phase.found("guests", f"{vm.table.count} started, policy {policy.POLICY_NAMES[policy.current.policy]}")
     if not vm.table.end_auto:

@@ -25,10 +25,9 @@ WORK_INTERRUPT: Final = 1  # run expired timers
 WORK_RESCHED: Final = 2  # ask the policy again
 WORK_TLB: Final = 4  # flush this CPU's guest translations of the current VM
 WORK_FPU: Final = 8  # load the current vCPU's FPU, XCR0 and switched MSRs
-WORK_RESTART: Final = 16  # run the handler of the current vCPU's last exit again: it had to WAIT
-WORK_INJECT: Final = 32  # an event may have become deliverable
-WORK_CONSOLE: Final = 64  # the operator has typed: operator.poll
-WORK_REAP: Final = 128  # a VM has ended: give back what it holds, a piece at a time
+WORK_INJECT: Final = 16  # an event may have become deliverable
+WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
+WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a time
 
 
 class VcpuState(IntEnum):
@@ -96,7 +95,7 @@ class Vcpu:
     event_interrupt: bool  # pending_events has been shown in VcpuInfo; event_vector waits for injection
     halted_at_hlt: bool
     on_cpu: bool  # it is the vCPU whose state is loaded (Cpu.vcpu)
-    restart: bool  # the last exit must be dispatched again (its handler got WAIT)
+    restart: bool  # the last exit is dispatched again in place of the next entry (its handler got WAIT)
     # switched state
     xcr0: u64
     xss: u64

@@ -4,8 +4,8 @@ from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.events import raise_event
 from hypervisor.lang import address, u32, u64, wrap_u32
-from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_RESTART, Cpu, Timer,
-                              TimerKind, Vcpu, VcpuState, VmState)
+from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, Cpu, Timer, TimerKind,
+                              Vcpu, VcpuState, VmState)
 from hypervisor.sched import policy
 from hypervisor.sched.wake import wake
 
@@ -20,8 +20,12 @@ def run(cpu: Cpu) -> None:
         if vcpu is None:
             host_interrupts.idle(cpu)
             continue
-        backend.enter(cpu, vcpu)
-        backend.decode(vcpu, vcpu.exit)
+        if vcpu.restart:
+            vcpu.restart = False
+            cpu.work |= WORK_INJECT  # put off until the exit is done with
+        else:
+            backend.enter(cpu, vcpu)
+            backend.decode(vcpu, vcpu.exit)
         exits.dispatch(vcpu, vcpu.exit)
 
 
@@ -57,10 +61,8 @@ def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:
         case model.WORK_FPU:
             switch_extended_state(cpu, vcpu)
         case model.WORK_INJECT:
-            inject.deliver(vcpu)
-        case model.WORK_RESTART:
-            vcpu.restart = False
-            exits.dispatch(vcpu, vcpu.exit)
+            if not vcpu.restart:
+                inject.deliver(vcpu)
         case _:
             pass
 
@@ -110,8 +112,6 @@ def reschedule(cpu: Cpu) -> None:
     else:
         timers.cancel(cpu, cpu.slice)
     cpu.work |= WORK_INJECT
-    if vcpu.restart:
-        cpu.work |= WORK_RESTART
     if previous is None or address(previous) != address(vcpu):
         owner = vcpu.vm
         assert owner is not None

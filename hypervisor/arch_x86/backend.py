@@ -5,6 +5,7 @@ only below svm/ and vtx/.
 """
 from typing import Final
 
+from hypervisor.arch_x86.redelivery import deliver_again
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.svm import check as svm_check
 from hypervisor.arch_x86.svm import decode as svm_decode
@@ -92,6 +93,16 @@ def decode(vcpu: Vcpu, exit: VmExit) -> None:
         svm_decode.decode(vcpu, exit)
     else:
         vtx_decode.decode(vcpu, exit)
+        if exit.idt_vectoring != 0:
+            deliver_again(vcpu, exit)
+
+
+def fill_raw(vcpu: Vcpu, exit: VmExit) -> None:
+    """For dumps: the hardware's own account of the latest exit, which decode leaves out on its frequent paths."""
+    if chosen.svm:
+        svm_decode.fill_raw(vcpu, exit)
+    else:
+        vtx_decode.fill_raw(vcpu, exit)
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:
@@ -116,8 +127,15 @@ def cr4(vcpu: Vcpu) -> u64:
     return vtx_vcpu.cr4(vcpu)
 
 
+def rflags(vcpu: Vcpu) -> u64:
+    """The guest's RFLAGS; cheap, where regs.rflags is good only after read_state."""
+    if chosen.svm:
+        return svm_vcpu.rflags(vcpu)
+    return vcpu.regs.rflags
+
+
 def read_state(vcpu: Vcpu, state: GuestState) -> None:
-    """Copy the whole architectural state out (slow); also regs.cr2."""
+    """Copy the whole architectural state out (slow); also regs.rsp, regs.rflags and regs.cr2, which are good only then."""
     if chosen.svm:
         svm_state.read_state(vcpu, state)
     else:
@@ -125,7 +143,10 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
 
 
 def write_state(vcpu: Vcpu, state: GuestState) -> None:
-    """Copy the whole architectural state in (slow), with regs.cr2; drops the guest's translations."""
+    """Copy the whole architectural state in (slow), with the registers that read_state gives; drops the guest's translations.
+
+    To change a part: read_state first, in the same exit.
+    """
     if chosen.svm:
         svm_state.write_state(vcpu, state)
         svm_vcpu.flush(vcpu)

@@ -104,7 +104,11 @@ void X(thread_switch)(u64 save_rsp, u64 rsp);
 void X(registers_exchange)(u64 frame, u64 spins, _Bool svm);
 
 /* SVM */
-void X(svm_enter)(u64 registers, u64 guest, u64 host); /* svm/enter.S */
+FN void X(svm_enter)(u64 registers, u64 guest, u64 host) {
+    asm volatile("push %%rbp; call svm_enter; pop %%rbp" /* svm/enter.S */
+                 : "+D"(registers), "+S"(guest), "+d"(host)
+                 : : "rax", "rcx", "r8", "r9", "r10", "r11", "r13", "r14", "r15", "cc", "memory");
+}
 FN void X(vmsave)(u64 vmcb) { asm volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
 
 /* in entry.S */

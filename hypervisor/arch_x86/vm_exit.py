@@ -38,7 +38,7 @@ class Cause(IntEnum):
 
 @struct
 class VmExit:
-    """What backend.decode fills in; fields beyond cause, length and raw_* are valid for the causes named."""
+    """What backend.decode fills in; fields beyond cause and length are valid for the causes named."""
 
     cause: Cause
     length: u32  # bytes of the instruction that exited; 0 where RIP must not move or the length is unknown
@@ -62,7 +62,7 @@ class VmExit:
     # event whose delivery was interrupted by this exit, to be injected again (VT-x IDT-vectoring format), 0: none
     idt_vectoring: u32
     idt_vectoring_error: u32
-    # for dumps
+    # for dumps, by backend.fill_raw
     raw_reason: u64
     raw_info1: u64
     raw_info2: u64

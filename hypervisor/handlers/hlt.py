@@ -1,5 +1,6 @@
 """HLT: the vCPU sleeps until an event. A stock system that halts with interrupts off has ended: nothing can wake it."""
 from hypervisor import board
+from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import RFLAGS_IF
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.handlers.outcome import Outcome
@@ -10,7 +11,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """Goes on behind the HLT."""
     vm = vcpu.vm
     assert vm is not None
-    if vm.platform is not None and vcpu.regs.rflags & RFLAGS_IF == 0:
+    if vm.platform is not None and backend.rflags(vcpu) & RFLAGS_IF == 0:
         return board.end(vm, 0, "halted")
     vcpu.halted_at_hlt = True
     return Outcome.BLOCK

@@ -4,6 +4,7 @@ from typing import Final
 from hypervisor.arch_x86.defs.svm import (
     EVENT_ERROR_VALID, EVENT_TYPE_SHIFT, EVENT_TYPE_SOFTWARE, EVENT_VALID, IOIO_IN, IOIO_PORT_SHIFT, IOIO_REP,
     IOIO_SIZE_MASK, IOIO_SIZE_SHIFT, IOIO_STR, MOV_CR_DECODED, NPF_FETCH, NPF_PAGE_WALK, NPF_WRITE)
+from hypervisor.arch_x86.defs import svm_exit
 from hypervisor.arch_x86.defs.cr import BP, OF
 from hypervisor.arch_x86.defs.svm_exit import (
     VMEXIT_CLGI, VMEXIT_CPUID, VMEXIT_CR15_WRITE, VMEXIT_DR15_WRITE, VMEXIT_EXCP0, VMEXIT_EXCP31, VMEXIT_HLT, VMEXIT_INTR, VMEXIT_INVALID,
@@ -11,6 +12,7 @@ from hypervisor.arch_x86.defs.svm_exit import (
     VMEXIT_MWAIT_CONDITIONAL, VMEXIT_NMI, VMEXIT_NPF, VMEXIT_PAUSE, VMEXIT_RDPMC, VMEXIT_RDPRU, VMEXIT_RDTSC,
     VMEXIT_RDTSCP, VMEXIT_SHUTDOWN, VMEXIT_SKINIT, VMEXIT_STGI, VMEXIT_VINTR, VMEXIT_VMLOAD, VMEXIT_VMMCALL,
     VMEXIT_VMRUN, VMEXIT_VMSAVE, VMEXIT_WBINVD, VMEXIT_XSETBV)
+from hypervisor.arch_x86.redelivery import deliver_again
 from hypervisor.arch_x86.svm.init import host
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import REGISTER_UNKNOWN, Cause, VmExit
@@ -22,44 +24,43 @@ INSTRUCTION_BYTES_3: Final = 3  # VMMCALL, XSETBV, MONITOR ...
 
 
 def decode(vcpu: Vcpu, exit: VmExit) -> None:
-    """Fill in `exit` from the VMCB. Registers have been copied out by enter."""
+    """Fill in `exit` from the VMCB, but for raw_*: see fill_raw."""
     vmcb = at(Vmcb, vcpu.backend_hva)
     code = vmcb.exit_code
-    exit.raw_reason = code
     if vmcb.exit_int_info & EVENT_VALID != 0:
-        decode_interrupted_delivery(vmcb, exit)
-    else:
-        exit.idt_vectoring = 0
-    exit.length = 0
-    if code == VMEXIT_VMMCALL:  # first, because they are frequent
-        exit.cause = Cause.HYPERCALL
-        exit.length = INSTRUCTION_BYTES_3
-    elif code == VMEXIT_NPF:
-        decode_nested_fault(vmcb, exit)
-        return
-    elif code == VMEXIT_IOIO:
-        decode_io(vmcb, exit)
-        return
-    elif code == VMEXIT_INTR:
-        exit.cause = Cause.INTERRUPT
-        return
-    elif code == VMEXIT_CPUID:
-        exit.cause = Cause.CPUID
-        exit.length = INSTRUCTION_BYTES_2
-    elif code == VMEXIT_MSR:
-        exit.cause = Cause.WRMSR if vmcb.exit_info1 & 1 != 0 else Cause.RDMSR
-        exit.length = INSTRUCTION_BYTES_2
-    elif code == VMEXIT_HLT:
-        exit.cause = Cause.HLT
-        exit.length = 1
-    else:
-        decode_rare(vmcb, code, exit)
-        return
+        decode_interrupted_delivery(vcpu, vmcb, exit)
+    match code:  # the frequent ones
+        case svm_exit.VMEXIT_VMMCALL:
+            exit.cause = Cause.HYPERCALL
+            exit.length = instruction_length(vmcb, INSTRUCTION_BYTES_3)
+        case svm_exit.VMEXIT_NPF:
+            decode_nested_fault(vmcb, exit)
+        case svm_exit.VMEXIT_IOIO:
+            decode_io(vmcb, exit)
+        case svm_exit.VMEXIT_INTR:
+            exit.cause = Cause.INTERRUPT
+            exit.vector = 0
+        case svm_exit.VMEXIT_CPUID:
+            exit.cause = Cause.CPUID
+            exit.length = instruction_length(vmcb, INSTRUCTION_BYTES_2)
+        case svm_exit.VMEXIT_MSR:
+            exit.cause = Cause.WRMSR if vmcb.exit_info1 & 1 != 0 else Cause.RDMSR
+            exit.length = instruction_length(vmcb, INSTRUCTION_BYTES_2)
+        case svm_exit.VMEXIT_HLT:
+            exit.cause = Cause.HLT
+            exit.length = instruction_length(vmcb, 1)
+        case _:
+            decode_rare(vmcb, code, exit)
+
+
+def instruction_length(vmcb: Vmcb, assumed: u32) -> u32:
+    """Bytes of the instruction that exited: from the next RIP where the CPU saves it, else those of its usual encoding."""
     if host.nrip_save:
-        exit.length = u32((vmcb.next_rip - vmcb.rip) & 15)
+        return u32((vmcb.next_rip - vmcb.rip) & 15)
+    return assumed
 
 
-def decode_interrupted_delivery(vmcb: Vmcb, exit: VmExit) -> None:
+def decode_interrupted_delivery(vcpu: Vcpu, vmcb: Vmcb, exit: VmExit) -> None:
     """EXITINTINFO has the format of VT-x's IDT-vectoring information but for software exceptions.
 
     INT n, INT3 and INTO are executed again, because RIP is still at the instruction: nothing is to be injected.
@@ -67,11 +68,11 @@ def decode_interrupted_delivery(vmcb: Vmcb, exit: VmExit) -> None:
     info = vmcb.exit_int_info
     event_type: u64 = (info >> EVENT_TYPE_SHIFT) & 7
     vector: u64 = info & 0xFF
-    exit.idt_vectoring = 0
     if event_type == EVENT_TYPE_SOFTWARE or vector == BP or vector == OF:
         return
     exit.idt_vectoring = u32(info & (EVENT_VALID | EVENT_ERROR_VALID | (7 << EVENT_TYPE_SHIFT) | 0xFF))
     exit.idt_vectoring_error = u32(info >> 32)
+    deliver_again(vcpu, exit)
 
 
 def decode_nested_fault(vmcb: Vmcb, exit: VmExit) -> None:
@@ -98,8 +99,7 @@ def decode_io(vmcb: Vmcb, exit: VmExit) -> None:
 
 def decode_rare(vmcb: Vmcb, code: u64, exit: VmExit) -> None:
     """Everything that is not on a hot path."""
-    exit.raw_info1 = vmcb.exit_info1
-    exit.raw_info2 = vmcb.exit_info2
+    exit.length = 0
     exit.cause = cause_of(code)
     if code <= VMEXIT_DR15_WRITE:
         decode_register_access(vmcb, code, exit)
@@ -157,3 +157,11 @@ def cause_of(code: u64) -> Cause:
     if code == VMEXIT_PAUSE:
         return Cause.PAUSE
     return Cause.UNKNOWN
+
+
+def fill_raw(vcpu: Vcpu, exit: VmExit) -> None:
+    """For dumps: what the VMCB says of the latest exit."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    exit.raw_reason = vmcb.exit_code
+    exit.raw_info1 = vmcb.exit_info1
+    exit.raw_info2 = vmcb.exit_info2

@@ -1,6 +1,7 @@
 /* World switch of SVM (AMD APM vol. 2 rev. 3.42, 15.5). Offsets are those of arch_x86/state.py, Registers.
  *
- * void svm_enter(u64 registers, u64 guest, u64 host): intrinsics.py
+ * svm_enter: RDI Registers, RSI guest VMCB, RDX host VMCB, both physical. Of all registers only RSP, RBX and R12 are
+ * preserved: intrinsics.h, the only caller, says so to the compiler, which then saves just what it needs.
  *
  * RAX, RSP, RIP and RFLAGS go through the VMCB; VMLOAD and VMSAVE carry FS, GS, TR, LDTR and the SYSCALL and SYSENTER
  * registers. GIF is clear from CLGI until the host's TR is back, so no NMI can find the guest's. STI lets a physical
@@ -8,15 +9,11 @@
  */
         .intel_syntax noprefix
         .section .text.svm_enter, "ax"
-        .globl hypervisor_arch_x86_intrinsics__svm_enter
-        .type hypervisor_arch_x86_intrinsics__svm_enter, @function
-hypervisor_arch_x86_intrinsics__svm_enter:
+        .globl svm_enter
+        .type svm_enter, @function
+svm_enter:
         push rbx
-        push rbp
         push r12
-        push r13
-        push r14
-        push r15
         push rdi
         push rdx
         clgi
@@ -58,12 +55,8 @@ hypervisor_arch_x86_intrinsics__svm_enter:
         mov [rax + 120], r15
         cli
         stgi
-        pop r15
-        pop r14
-        pop r13
         pop r12
-        pop rbp
         pop rbx
         ret
-        .size hypervisor_arch_x86_intrinsics__svm_enter, . - hypervisor_arch_x86_intrinsics__svm_enter
+        .size svm_enter, . - svm_enter
         .section .note.GNU-stack, "", @progbits

@@ -15,7 +15,7 @@ def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
 def can_inject(vcpu: Vcpu) -> bool:
     """Would the guest take an external interrupt now, and is no other event on its way in?"""
     vmcb = at(Vmcb, vcpu.backend_hva)
-    return (vcpu.regs.rflags & RFLAGS_IF != 0 and vmcb.interrupt_shadow & INTERRUPT_SHADOW == 0
+    return (vmcb.rflags & RFLAGS_IF != 0 and vmcb.interrupt_shadow & INTERRUPT_SHADOW == 0
             and vmcb.event_injection & EVENT_VALID == 0)
 
 

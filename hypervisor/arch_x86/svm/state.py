@@ -13,8 +13,10 @@ ATTRIBUTE_UNUSABLE: Final = 1 << 16  # VT-x layout only
 
 
 def read_state(vcpu: Vcpu, state: GuestState) -> None:
-    """Copy all of the VMCB's architectural state out; CR2 goes to the vCPU's registers."""
+    """Copy all of the VMCB's architectural state out; RSP, RFLAGS and CR2 go to the vCPU's registers."""
     vmcb = at(Vmcb, vcpu.backend_hva)
+    vcpu.regs.rsp = vmcb.rsp
+    vcpu.regs.rflags = vmcb.rflags
     vcpu.regs.cr2 = vmcb.cr2
     state.cr0 = vmcb.cr0
     state.cr3 = vmcb.cr3
@@ -48,8 +50,10 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
 
 
 def write_state(vcpu: Vcpu, state: GuestState) -> None:
-    """Copy all of it in, CR2 from the vCPU's registers. VMRUN checks what is not checked here."""
+    """Copy all of it in, RSP, RFLAGS and CR2 from the vCPU's registers. VMRUN checks what is not checked here."""
     vmcb = at(Vmcb, vcpu.backend_hva)
+    vmcb.rsp = vcpu.regs.rsp
+    vmcb.rflags = vcpu.regs.rflags
     vmcb.cr2 = vcpu.regs.cr2
     vmcb.cr0 = state.cr0
     vmcb.cr3 = state.cr3

@@ -75,16 +75,12 @@ def enter(cpu: Cpu, vcpu: Vcpu) -> None:
     vmcb = at(Vmcb, vcpu.backend_hva)
     regs = vcpu.regs
     vmcb.rax = regs.rax
-    vmcb.rsp = regs.rsp
     vmcb.rip = regs.rip
-    vmcb.rflags = regs.rflags
     if DEBUG:
         check.remember(vmcb)
     svm_enter(address(regs), vcpu.backend_hpa, hpa_of(cpu.vendor_hva))
     regs.rax = vmcb.rax
-    regs.rsp = vmcb.rsp
     regs.rip = vmcb.rip
-    regs.rflags = vmcb.rflags
     vmcb.tlb_control = 0
     vmcb.event_injection = 0
 
@@ -108,3 +104,8 @@ def set_cr2(vcpu: Vcpu, value: u64) -> None:
 def cr4(vcpu: Vcpu) -> u64:
     """The guest's CR4."""
     return at(Vmcb, vcpu.backend_hva).cr4
+
+
+def rflags(vcpu: Vcpu) -> u64:
+    """The guest's RFLAGS."""
+    return at(Vmcb, vcpu.backend_hva).rflags

@@ -5,7 +5,7 @@ from hypervisor.arch_x86.defs.cr import DB, DF
 from hypervisor.arch_x86.intrinsics import raise_nmi, read_dr6, vmread, vmwrite, write_dr6
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
 from hypervisor.arch_x86.vtx import failure, vmcs
-from hypervisor.arch_x86.vtx.current import here
+from hypervisor.arch_x86.vtx.current import here, use
 from hypervisor.lang import u32, u64
 from hypervisor.model import Vcpu
 
@@ -223,3 +223,11 @@ def decode_control_register(exit: VmExit) -> None:
     exit.register = u32((exit.raw_info1 >> 8) & 15)
     if kind != CR_TYPE_TO and kind != CR_TYPE_FROM:
         exit.cause = Cause.UNKNOWN
+
+
+def fill_raw(vcpu: Vcpu, exit: VmExit) -> None:
+    """For dumps; an entry that failed has been filled in by decode."""
+    use(vcpu)
+    if exit.cause != Cause.ENTRY_FAILURE:
+        exit.raw_info1 = vmread(vmcs.EXIT_QUALIFICATION)
+        exit.raw_info2 = vmread(vmcs.GUEST_PHYSICAL_ADDRESS)
