@@ -53,10 +53,8 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -
     with Stage("cython"):
         sources = tools.translate(units)
     with Stage("gcc"):
-        runtime = tools.directory / "runtime.c"
-        write(runtime, '#define KRAIT_MEMORY\n#include "prelude.h"\n')
         objects = tools.objects(sources, "gcc", [*METAL, *WARNINGS, "-flto"])
-        plain = tools.objects([runtime, *native.assembly], "gcc", METAL)
+        plain = tools.objects(native.assembly, "gcc", METAL)
     elf = out / image.file
     parts = [*objects, *plain]
     made_of = (*(hashlib.sha256(part.read_bytes()).hexdigest() for part in parts), (BUILD / image.script).read_text())
@@ -94,8 +92,9 @@ def link_with_room(tools: Toolchain, image: Image, objects: list[Path], elf: Pat
     source = tools.directory / "symbols.S"
     write(source, f'.section .symbols, "a"\n.skip {size}\n.section .note.GNU-stack, "", @progbits\n')
     run(["gcc", "-c", str(source), "-o", str(tools.directory / "symbols.o")])
-    run(["gcc", *METAL, *WARNINGS, "-flto", "-flto-partition=one", "-fcallgraph-info=su", "-dumpdir", f"{tools.directory}/", "-nostdlib",
-         "-static", *(f"-Wl,{option}" for option in ("-z,max-page-size=4096", "-z,noexecstack", "--build-id=none", "--gc-sections",
+    run(["gcc", *METAL, *WARNINGS, "-flto", "-flto-partition=one", "-fcallgraph-info=su", "-dumpdir", f"{tools.directory}/",
+         f"-ffile-prefix-map={tools.directory}={tools.root}", "-nostdlib", "-static",
+         *(f"-Wl,{option}" for option in ("-z,max-page-size=4096", "-z,noexecstack", "--build-id=none", "--gc-sections",
                                                      "--no-warn-rwx-segments", f"-T,{BUILD / image.script}")),
          *map(str, objects), str(tools.directory / "symbols.o"), "-o", str(elf)], tools.directory)
 

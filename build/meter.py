@@ -37,7 +37,7 @@ def header(path: Path) -> int:
     """Lines of a C header, and the further instructions of its inline assembly."""
     lines = without_comments(path.read_text())
     templates = re.findall(r'\basm(?:__)?\s+(?:volatile|__volatile__)?\s*\(\s*((?:"[^"]*"\s*)+)', "\n".join(lines))
-    return len(lines) + sum(max(template.count(";") + template.count("\\n"), 0) for template in templates)
+    return len(lines) + sum(str(template).count(";") + str(template).count("\\n") for template in templates)
 
 
 def python(path: Path) -> int:

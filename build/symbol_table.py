@@ -14,7 +14,7 @@ import struct
 from bisect import bisect_right
 from pathlib import Path
 
-from toolchain import run
+from toolchain import BUILD, run
 
 MAGIC = 0x4D59534B  # "KSYM"
 HEADER = struct.Struct("<8I")
@@ -48,9 +48,11 @@ def rows_of(elf: Path) -> list[Row]:
     file = ""
     for line in run(["objdump", "--dwarf=decodedline", "-w", str(elf)]).splitlines():
         if row := _ROW.match(line):
+            if file.endswith(".h"):  # an intrinsic: the line of its caller goes on
+                continue
             rows[int(row[2], 16)] = (file, int(row[1]))
         elif name := _FILE.match(line.strip()):
-            file = name[1].removeprefix("./")
+            file = name[1].removeprefix("./").removeprefix(f"{BUILD.parent}/")
     return [(place, *where) for place, where in sorted(rows.items())]
 
 

@@ -31,7 +31,9 @@ METAL = ["-std=gnu11", "-O2", "-g", "-gdwarf-4", "-ffreestanding", "-mgeneral-re
          "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-ffunction-sections",
          "-fdata-sections", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fwrapv", "-fno-delete-null-pointer-checks",
          "-fno-crossjumping", "-fno-tree-tail-merge", "-fno-peephole2", "-ftrivial-auto-var-init=zero",
-         "-Ulinux", "-Uunix", "-fsanitize=bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"]
+         "-Ulinux", "-Uunix", "-minline-all-stringops",  # gcc writes copies and fills itself: there is no library
+         "-mmemcpy-strategy=rep_8byte:-1:noalign", "-mmemset-strategy=rep_8byte:-1:noalign",
+         "-fsanitize=bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"]
 
 
 class BuildError(Exception):

@@ -331,6 +331,8 @@ def copy(target: T, source: T) -> None:
     other, start, length = _bytes_of(source)
     if size != length:
         raise TypeError("copy() wants two of the same type")
+    if region is other and 0 < abs(offset - start) < size:
+        raise ValueError("copy() of overlapping bytes")
     region.data[offset:offset + size] = other.data[start:start + length]
 
 

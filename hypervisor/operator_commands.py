@@ -125,6 +125,7 @@ def weight(arguments: u64) -> None:
     machine = named(arguments)
     if machine is None:
         return
+    text.cut_word(number)
     value = text.number_at(number)
     if value >> 32 != 0 or vm.set_weight(machine, u32(value)) != Status.OK:
         say("that is no weight")
@@ -157,7 +158,8 @@ def power_off(arguments: u64) -> None:
 
 
 def named(name: u64) -> Vm | None:
-    """The VM of the name at this address; None, and said so, if there is none."""
+    """The VM of the name that the text at this address begins with; None, and said so, if there is none."""
+    text.cut_word(name)
     for machine in vm.table.vms:
         if machine is not None and text.same(vm.name(machine), text_at(name)):
             return machine

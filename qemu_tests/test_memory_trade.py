@@ -34,7 +34,7 @@ def test_unused_pages_go_without_asking(machine: Machine, boot: Boot) -> None:
         machine,
         vms=[
             pv("giver", "trade", "role=unused fill=16", memory="32MiB"),
-            pv("grower", "trade", "role=grow mib=28 delay=2000", memory="40MiB"),
+            pv("grower", "trade", "role=grow mib=30 delay=2000", memory="40MiB"),
         ],
         memory_limit="48MiB",
     ).wait_end()
@@ -45,7 +45,7 @@ def test_unused_pages_go_without_asking(machine: Machine, boot: Boot) -> None:
     assert said[1] == taken[2]
     assert int(said[1]) >= 3072
     assert int(taken[1]) > 0
-    assert lines(end, "grower") == ["trade ok grew 7168"]
+    assert lines(end, "grower") == ["trade ok grew 7680"]
 
 
 def test_more_than_there_is(machine: Machine, boot: Boot) -> None:

@@ -35,7 +35,7 @@ def test_cpu_shared_by_weight(machine: Machine, boot: Boot) -> None:
     """Two guests spin for the same time; one with three times the weight gets three times the CPU, within 15 %."""
     end = boot(
         machine,
-        vms=[pv("heavy", "spin", "ms=600", weight=300), pv("light", "spin", "ms=600", weight=100)],
+        vms=[pv("heavy", "spin", "at=500 ms=1000", weight=300), pv("light", "spin", "at=500 ms=1000", weight=100)],
         debug=False,
     ).wait_end()
     heavy, light = (int(lines(end, vm)[0].removeprefix("iterations ")) for vm in ("heavy", "light"))
