@@ -19,7 +19,7 @@ from hypervisor.memory.guest_paging import PagingMode, Translation
 from hypervisor.model import Vcpu
 from hypervisor.status import Status
 
-MOST_ELEMENTS: Final = 64  # at each dispatch
+MOST_ELEMENTS: Final = 16  # at each dispatch
 RFLAGS_DF: Final[u64] = 1 << 10
 CS_DEFAULT_32: Final[u32] = 1 << 14
 CR0_PE: Final[u64] = 1

@@ -1,17 +1,11 @@
 """The whole platform: no guest can upset it, it can be saved, its effects reach the outside."""
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hypervisor.devices import platform, uart16550
 from hypervisor.devices.platform import Platform
 from hypervisor.devices.rate import NEVER
 from hypervisor.lang import address, copy, read_memory, sizeof
-
-KNOWN = [0x20, 0x21, 0xA0, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0xF4, 0x4D0, 0x4D1, 0xCF8, 0xCF9, 0xCFC,
-         *range(0x3F8, 0x400), *range(0x600, 0x60C)]
-PORTS = st.one_of(st.sampled_from(KNOWN), st.integers(0, 0xFFFF))
-STEPS = st.lists(st.tuples(st.sampled_from("rwat"), PORTS, st.sampled_from([1, 2, 4]), st.integers(0, 0xFFFFFFFF),
-                           st.integers(0, 10**10)), max_size=60)
+from tests.devices.scripts import STEPS, Step
 
 
 def fresh() -> Platform:
@@ -20,7 +14,7 @@ def fresh() -> Platform:
     return made
 
 
-def play(p: Platform, steps: list[tuple[str, int, int, int, int]], now: int) -> list[int]:
+def play(p: Platform, steps: list[Step], now: int) -> list[int]:
     """Run a script of accesses, acknowledgements and typed bytes; all that can be seen."""
     seen = []
     for kind, port, size, value, pause in steps:
@@ -54,14 +48,14 @@ def image(p: Platform) -> int:
 
 @given(STEPS)
 @settings(max_examples=400, deadline=None)
-def test_any_sequence_of_accesses_is_survived(steps: list[tuple[str, int, int, int, int]]) -> None:
+def test_any_sequence_of_accesses_is_survived(steps: list[Step]) -> None:
     play(fresh(), steps, 0)
 
 
 @given(STEPS, STEPS)
 @settings(max_examples=200, deadline=None)
-def test_a_saved_platform_goes_on_as_it_was(before: list[tuple[str, int, int, int, int]],
-                                            after: list[tuple[str, int, int, int, int]]) -> None:
+def test_a_saved_platform_goes_on_as_it_was(before: list[Step],
+                                            after: list[Step]) -> None:
     original, restored = fresh(), Platform()
     play(original, before, 0)
     copy(restored, original)
@@ -72,7 +66,7 @@ def test_a_saved_platform_goes_on_as_it_was(before: list[tuple[str, int, int, in
 
 @given(STEPS)
 @settings(max_examples=200, deadline=None)
-def test_a_reset_forgets_everything(steps: list[tuple[str, int, int, int, int]]) -> None:
+def test_a_reset_forgets_everything(steps: list[Step]) -> None:
     used = fresh()
     play(used, steps, 0)
     platform.reset(used, 946728000, 0)
