@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from guest_pv_drivers import command_line, console, events, hypercall, idt, interrupts, memory, memory_pressure, start_info, threads
 from guest_pv_drivers.workloads.bad_hypercalls import bad_hypercalls
 from guest_pv_drivers.workloads.bench_exits import bench_exits
+from guest_pv_drivers.workloads.echo import echo
 from guest_pv_drivers.workloads.escape import escape
 from guest_pv_drivers.workloads.hello import hello
 from guest_pv_drivers.workloads.idle import idle
@@ -18,12 +19,12 @@ from guest_pv_drivers.workloads.spin import spin
 from guest_pv_drivers.workloads.trade import trade
 from hypervisor.lang import u32, u64
 
-WORKLOAD_COUNT: Final = 15
-NAMES: Final[Annotated[list[str], 15]] = [
-    "hello", "spin", "idle", "registers", "memory-write", "memory-peek", "trade", "populate",
+WORKLOAD_COUNT: Final = 16
+NAMES: Final[Annotated[list[str], WORKLOAD_COUNT]] = [
+    "hello", "echo", "spin", "idle", "registers", "memory-write", "memory-peek", "trade", "populate",
     "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits"]
 WORKLOADS: Final = (
-    hello, spin, idle, registers, memory_write, memory_peek, trade, populate,
+    hello, echo, spin, idle, registers, memory_write, memory_peek, trade, populate,
     beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits)
 
 THREAD_MEMORY_PRESSURE: Final = 0

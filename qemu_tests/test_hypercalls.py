@@ -26,3 +26,16 @@ def test_console_is_escaped(machine: Machine, boot: Boot) -> None:
     assert lines(end, "a") == [r"before\x1b[2J\x07\x9b\x7fafter", "[b] forged", "long " + "x" * 155, "x" * 45]
 
 
+
+
+def test_typing_reaches_the_guest(machine: Machine, boot: Boot) -> None:
+    """What the operator types while attached raises EVENT_CONSOLE and is read by the guest; the prompt comes back at the end."""
+    console = boot(machine, vms=[pv("a", "echo")])
+    console.expect_line("a", "type something")
+    console.send_line("attach a")
+    console.expect("attached to a")
+    for word in ("hello", "a longer line, with blanks"):
+        console.send_line(word)
+        console.expect(f"heard: {word}")
+    console.send_line("quit")
+    console.wait_end()
