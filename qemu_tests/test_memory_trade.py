@@ -24,7 +24,7 @@ def test_driver_gives_what_another_needs(machine: Machine, boot: Boot) -> None:
     released = re.fullmatch(r"trade ok released (\d+)", giver[-1])
     assert released is not None
     assert int(released[1]) >= 2048
-    assert int(released[1]) == sum(int(event[2]) for event in asked if event is not None)
+    assert int(released[1]) <= sum(int(event[2]) for event in asked if event is not None)
     assert lines(end, "grower")[-1] == "trade ok grew 7680"
 
 
@@ -61,4 +61,4 @@ def test_more_than_there_is(machine: Machine, boot: Boot) -> None:
     populated = re.fullmatch(r"populate ok (\d+) of 10240 frames, then error 4", lines(end, "greedy")[-1])
     assert populated is not None
     assert 0 < int(populated[1]) < 8192
-    assert lines(end, "neighbour")[0].startswith("memory ok")
+    assert lines(end, "neighbour")[-1].startswith("memory ok")

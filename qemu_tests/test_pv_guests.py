@@ -64,7 +64,7 @@ def test_frames_of_the_dead_are_zeroed(machine: Machine, boot: Boot) -> None:
     """What a guest left behind in memory that another gets later is not to be seen there."""
     end = boot(
         machine,
-        vms=[pv("first", "memory-write", "ms=1 mib=8"), pv("second", "memory-peek", "mib=8 delay=300")],
-        memory_limit="14MiB",
+        vms=[pv("first", "memory-write", "ms=1 mib=2"), pv("second", "memory-peek", "mib=8 delay=2000")],
     ).wait_end()
+    assert end.text.index("[first] memory ok") < end.text.index("[second] peek")
     assert lines(end, "second") == ["peek ok 2048 frames, 0 words not zero"]
