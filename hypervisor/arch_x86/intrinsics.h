@@ -8,7 +8,7 @@
 #define PORT(s, type) \
     FN type X(in##s)(u16 port) { type v; asm volatile("in" #s " %1, %0" : "=a"(v) : "Nd"(port)); return v; } \
     FN void X(out##s)(u16 port, type v) { asm volatile("out" #s " %0, %1" : : "a"(v), "Nd"(port) : "memory"); }
-PORT(b, u8) PORT(w, u16) PORT(l, u32)
+PORT(b, u8) PORT(w, u16)
 
 /* registers: value in EDX:EAX, number in ECX */
 #define NUMBERED(get, set, index) \
@@ -19,7 +19,7 @@ NUMBERED(rdmsr, wrmsr, msr) NUMBERED(xgetbv, xsetbv, index)
     FN u64 X(read_##r)(void) { u64 v; asm volatile("mov %%" #r ", %0" : "=r"(v)); return v; } \
     FN void X(write_##r)(u64 v) { asm volatile("mov %0, %%" #r : : "r"(v) : "memory"); }
 REGISTER(cr0) REGISTER(cr2) REGISTER(cr3) REGISTER(cr4)
-REGISTER(dr0) REGISTER(dr1) REGISTER(dr2) REGISTER(dr3) REGISTER(dr6) REGISTER(dr7)
+REGISTER(dr0) REGISTER(dr1) REGISTER(dr2) REGISTER(dr3) REGISTER(dr6)
 FN void X(cpuid)(u32 leaf, u32 subleaf, u64 registers) {
     u32 *r = (u32 *)registers;
     asm volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(subleaf));
@@ -47,7 +47,6 @@ PLAIN(overflow_stack, "1: push %%rax; jmp 1b")
 PLAIN(sti, "sti")
 FN u64 X(interrupts_off)(void) { u64 flags; asm volatile("pushfq; pop %0; cli" : "=r"(flags) : : "memory"); return flags; }
 FN void X(interrupts_restore)(u64 flags) { asm volatile("push %0; popfq" : : "r"(flags) : "memory", "cc"); }
-FN void X(call_address)(u64 target) { ((void (*)(void))target)(); }
 FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }
 
 /* raw memory and atomics */
@@ -56,17 +55,9 @@ FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }
     FN type X(load_##type)(u64 place) { return *(volatile X(any_##type) *)place; } \
     FN void X(store_##type)(u64 place, type v) { *(volatile X(any_##type) *)place = v; }
 WIDTH(u8) WIDTH(u16) WIDTH(u32) WIDTH(u64)
-#define ATOMIC(type) \
-    FN type X(atomic_load_##type)(u64 place) { return __atomic_load_n((type *)place, __ATOMIC_SEQ_CST); } \
-    FN void X(atomic_store_##type)(u64 place, type v) { __atomic_store_n((type *)place, v, __ATOMIC_SEQ_CST); } \
-    FN type X(atomic_or_##type)(u64 place, type v) { return __atomic_fetch_or((type *)place, v, __ATOMIC_SEQ_CST); } \
-    FN type X(atomic_and_##type)(u64 place, type v) { return __atomic_fetch_and((type *)place, v, __ATOMIC_SEQ_CST); } \
-    FN type X(atomic_add_##type)(u64 place, type v) { return __atomic_fetch_add((type *)place, v, __ATOMIC_SEQ_CST); } \
-    FN type X(atomic_xchg_##type)(u64 place, type v) { return __atomic_exchange_n((type *)place, v, __ATOMIC_SEQ_CST); } \
-    FN type X(atomic_cmpxchg_##type)(u64 place, type expected, type desired) { \
-        __atomic_compare_exchange_n((type *)place, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
-        return expected; }
-ATOMIC(u32) ATOMIC(u64)
+FN u64 X(atomic_load_u64)(u64 place) { return __atomic_load_n((u64 *)place, __ATOMIC_SEQ_CST); }
+FN u64 X(atomic_or_u64)(u64 place, u64 v) { return __atomic_fetch_or((u64 *)place, v, __ATOMIC_SEQ_CST); }
+FN u64 X(atomic_xchg_u64)(u64 place, u64 v) { return __atomic_exchange_n((u64 *)place, v, __ATOMIC_SEQ_CST); }
 FN void X(copy_memory)(u64 target, u64 source, u64 length) {
     u64 words = length >> 3;
     asm volatile("rep movsq; mov %3, %2; rep movsb"
@@ -80,18 +71,6 @@ FN void X(fill_memory)(u64 target, u8 value, u64 length) {
 
 /* arithmetic */
 FN u64 X(mul_shift)(u64 a, u64 b, u32 shift) { return (u64)((unsigned __int128)a * b >> shift); }
-FN u64 X(mul_div)(u64 a, u64 b, u64 c) {
-    u64 quotient, rest;
-    asm("mulq %3; divq %4" : "=&a"(quotient), "=&d"(rest) : "0"(a), "rm"(b), "r"(c) : "cc");
-    return quotient;
-}
-FN u32 X(popcount)(u64 value) {
-    value -= value >> 1 & 0x5555555555555555ULL;
-    value = (value & 0x3333333333333333ULL) + (value >> 2 & 0x3333333333333333ULL);
-    return (u32)(((value + (value >> 4)) & 0x0F0F0F0F0F0F0F0FULL) * 0x0101010101010101ULL >> 56);
-}
-FN u32 X(count_trailing_zeros)(u64 value) { return value ? (u32)__builtin_ctzll(value) : 64; }
-FN u32 X(count_leading_zeros)(u64 value) { return value ? (u32)__builtin_clzll(value) : 64; }
 
 /* PV guests: the call into the hypervisor; and what guest_pv_drivers/start.S has */
 #define CALL_BY(instruction) asm volatile(instruction : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(fourth) : "memory")

@@ -30,16 +30,6 @@ def outw(port: u16, value: u16) -> None:
     machine.port_out(port, 2, value)
 
 
-def inl(port: u16) -> u32:
-    """Read 32 bits from an I/O port."""
-    return machine.port_in(port, 4)
-
-
-def outl(port: u16, value: u32) -> None:
-    """Write 32 bits to an I/O port."""
-    machine.port_out(port, 4, value)
-
-
 # Model-specific, control and debug registers
 
 def rdmsr(msr: u32) -> u64:
@@ -140,16 +130,6 @@ def read_dr6() -> u64:
 def write_dr6(value: u64) -> None:
     """Set DR6."""
     machine.write_register("dr6", value)
-
-
-def read_dr7() -> u64:
-    """DR7."""
-    return machine.read_register("dr7")
-
-
-def write_dr7(value: u64) -> None:
-    """Set DR7."""
-    machine.write_register("dr7", value)
 
 
 def xgetbv(index: u32) -> u64:
@@ -294,11 +274,6 @@ def overflow_stack() -> None:
     machine.overflow_stack()
 
 
-def call_address(target: u64) -> None:
-    """Call code at an address (debug images: to execute what must not be executable)."""
-    machine.call_address(target)
-
-
 # Raw memory (volatile, any alignment; also MMIO)
 
 def load_u8(place: u64) -> u8:
@@ -353,49 +328,9 @@ def fill_memory(target: u64, value: u8, length: u64) -> None:
 
 # Atomics (naturally aligned, sequentially consistent)
 
-def atomic_load_u32(place: u64) -> u32:
-    """Read."""
-    return machine.load(place, 4)
-
-
-def atomic_store_u32(place: u64, value: u32) -> None:
-    """Write."""
-    machine.store(place, 4, value)
-
-
-def atomic_or_u32(place: u64, mask: u32) -> u32:
-    """OR `mask` in; the old value."""
-    return machine.update(place, 4, lambda old: old | mask)
-
-
-def atomic_and_u32(place: u64, mask: u32) -> u32:
-    """AND with `mask`; the old value."""
-    return machine.update(place, 4, lambda old: old & mask)
-
-
-def atomic_add_u32(place: u64, value: u32) -> u32:
-    """Add modulo the width; the old value."""
-    return machine.update(place, 4, lambda old: old + value)
-
-
-def atomic_xchg_u32(place: u64, value: u32) -> u32:
-    """Exchange; the old value."""
-    return machine.update(place, 4, lambda old: value)
-
-
-def atomic_cmpxchg_u32(place: u64, expected: u32, desired: u32) -> u32:
-    """Store `desired` if the value is `expected`; the old value (equal to `expected`: it was stored)."""
-    return machine.update(place, 4, lambda old: desired if old == expected else old)
-
-
 def atomic_load_u64(place: u64) -> u64:
     """Read."""
     return machine.load(place, 8)
-
-
-def atomic_store_u64(place: u64, value: u64) -> None:
-    """Write."""
-    machine.store(place, 8, value)
 
 
 def atomic_or_u64(place: u64, mask: u64) -> u64:
@@ -403,24 +338,9 @@ def atomic_or_u64(place: u64, mask: u64) -> u64:
     return machine.update(place, 8, lambda old: old | mask)
 
 
-def atomic_and_u64(place: u64, mask: u64) -> u64:
-    """AND with `mask`; the old value."""
-    return machine.update(place, 8, lambda old: old & mask)
-
-
-def atomic_add_u64(place: u64, value: u64) -> u64:
-    """Add modulo the width; the old value."""
-    return machine.update(place, 8, lambda old: old + value)
-
-
 def atomic_xchg_u64(place: u64, value: u64) -> u64:
     """Exchange; the old value."""
     return machine.update(place, 8, lambda old: value)
-
-
-def atomic_cmpxchg_u64(place: u64, expected: u64, desired: u64) -> u64:
-    """Store `desired` if the value is `expected`; the old value (equal to `expected`: it was stored)."""
-    return machine.update(place, 8, lambda old: desired if old == expected else old)
 
 
 def compiler_barrier() -> None:
@@ -433,26 +353,6 @@ def compiler_barrier() -> None:
 def mul_shift(a: u64, b: u64, shift: u32) -> u64:
     """(a * b) >> shift by way of 128 bits, low 64 bits of the result; shift < 128."""
     return machine.mul_shift(a, b, shift)
-
-
-def mul_div(a: u64, b: u64, c: u64) -> u64:
-    """a * b / c by way of 128 bits; the quotient must fit 64 bits, else #DE."""
-    return machine.mul_div(a, b, c)
-
-
-def popcount(value: u64) -> u32:
-    """Number of bits set."""
-    return machine.popcount(value)
-
-
-def count_trailing_zeros(value: u64) -> u32:
-    """Number of the lowest bit set; 64 for 0."""
-    return machine.count_trailing_zeros(value)
-
-
-def count_leading_zeros(value: u64) -> u32:
-    """Zero bits above the highest bit set; 64 for 0."""
-    return machine.count_leading_zeros(value)
 
 
 # PV guests (guest_pv_drivers only)

@@ -172,9 +172,6 @@ class Machine:
     def overflow_stack(self) -> None:
         raise RecursionError("stack overflow")
 
-    def call_address(self, target: int) -> None:
-        raise GeneralProtection(f"call of {target:#x}")
-
     # Memory
     def load(self, place: int, size: int) -> int:
         return read_memory(place, size)
@@ -221,21 +218,6 @@ class Machine:
     # Arithmetic
     def mul_shift(self, a: int, b: int, shift: int) -> int:
         return (a * b >> shift) & 0xFFFF_FFFF_FFFF_FFFF
-
-    def mul_div(self, a: int, b: int, c: int) -> int:
-        quotient = a * b // c
-        if quotient >> 64:
-            raise ZeroDivisionError("#DE: quotient beyond 64 bits")
-        return quotient
-
-    def popcount(self, value: int) -> int:
-        return value.bit_count()
-
-    def count_trailing_zeros(self, value: int) -> int:
-        return (value & -value).bit_length() - 1 if value else 64
-
-    def count_leading_zeros(self, value: int) -> int:
-        return 64 - value.bit_length()
 
     # SVM
     def svm_enter(self, registers: int, guest: int, host: int) -> None:
