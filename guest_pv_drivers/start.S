@@ -1,6 +1,6 @@
 # Entry of the PV kernel, trap stubs, thread switch. In long mode, interrupts off, RDI = gpa of StartInfo.
         .text
-        .globl  _start
+        .globl  _start, thread_first
 _start: lea     boot_stack_end(%rip), %rsp
         lgdt    gdt_register(%rip)
         lea     1f(%rip), %rax
@@ -15,32 +15,9 @@ _start: lea     boot_stack_end(%rip), %rsp
         call    guest_pv_drivers_main__main
         ud2
 
-# One stub a vector, 16 bytes apart: an error code of 0 where the CPU pushes none (SDM vol. 3A 6.13), the number, then all registers (TrapFrame).
-        .globl  trap_stubs, thread_first
-        .balign 16
-trap_stubs:
-        .set    vector, 0
-        .rept   33
-        .balign 16
-        .ifeq   (0x60227d00 >> vector) & 1
-        push    $0
-        .endif
-        push    $vector
-        jmp     trap_common
-        .set    vector, vector + 1
-        .endr
-trap_common:
-        .irp    r, rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
-        push    %\r
-        .endr
-        cld
-        mov     %rsp, %rdi
-        call    guest_pv_drivers_interrupts__enter
-        .irp    r, r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax
-        pop     %\r
-        .endr
-        add     $16, %rsp
-        iretq
+#define TRAP_VECTORS 33                 /* idt.VECTORS */
+#define TRAP_HANDLER guest_pv_drivers_interrupts__enter
+#include "hypervisor/arch_x86/trap_stubs.h"
 
 # void thread_switch(u64 *save_rsp, u64 rsp): keeps what a call must keep, leaves it on the old stack, goes on with the new one.
         .globl  hypervisor_arch_x86_intrinsics__thread_switch

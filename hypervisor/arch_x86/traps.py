@@ -36,21 +36,21 @@ PF_PROTECTION_KEY: Final = 32
 class TrapFrame:
     """What entry.S has pushed, lowest address first, then what the CPU has."""
 
-    rax: u64
-    rcx: u64
-    rdx: u64
-    rbx: u64
-    rbp: u64
-    rsi: u64
-    rdi: u64
-    r8: u64
-    r9: u64
-    r10: u64
-    r11: u64
-    r12: u64
-    r13: u64
-    r14: u64
     r15: u64
+    r14: u64
+    r13: u64
+    r12: u64
+    r11: u64
+    r10: u64
+    r9: u64
+    r8: u64
+    rdi: u64
+    rsi: u64
+    rbp: u64
+    rbx: u64
+    rdx: u64
+    rcx: u64
+    rax: u64
     vector: u64
     error: u64
     rip: u64

@@ -1,5 +1,5 @@
 """Runs the scenario on the bare machine and prints its digests on port 0xE9."""
-from hypervisor.arch_x86.intrinsics import outb, outl
+from hypervisor.arch_x86.intrinsics import outb
 from hypervisor.lang import char_at, u64
 from tests.three_lives.sample import scenario
 
@@ -17,4 +17,4 @@ def main() -> None:
     digest = scenario.run(2026)
     log = scenario.log
     say(f"digest {digest:016x} picks {log.picks} lost {log.lost} used {log.used}\n")
-    outl(0xF4, 0)
+    outb(0xF4, 0)
