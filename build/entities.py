@@ -5,7 +5,7 @@ import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from subset_types import Arr, Ref, SubsetError, Type, c_prefix
+from subset_types import Arr, SubsetError, Type, c_prefix
 
 
 @dataclass
@@ -87,6 +87,21 @@ class TypeName:
 
 
 @dataclass
+class Local:
+    """A local variable: its visible type, and the text that reads it."""
+
+    type: Type
+    storage: str
+    text: str
+    assignable: bool = True
+    direct: bool = True
+    low: int | None = None
+    high: int | None = None
+    form: str = "plain"
+    const: int | None = None  # of a local that is only ever this constant
+
+
+@dataclass
 class Module:
     """One source file and what it defines or imports."""
 
@@ -116,8 +131,3 @@ class Module:
 
 
 Entity = (Constant | ConstTable | Global | Function | FunctionTable | Builtin | TypeName | Module)
-
-
-def struct_of(value: Value) -> Ref | None:
-    """The reference type of a value, None if it is no struct."""
-    return value.type if isinstance(value.type, Ref) else None

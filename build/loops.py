@@ -2,18 +2,14 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
-from calls import Calls
-from entities import Builtin, Value
+from entities import Builtin, Local, Value
 from expressions import bounds, integer_text
 from subset_types import I64, U64, Arr, Ref, Type, c_name, c_type, describe, integer_of, is_struct_value
-
-if TYPE_CHECKING:
-    from functions import Local
+from texts import Texts
 
 
-class Loops(Calls):
+class Loops(Texts):
     """Loops of a function; functions.py has the rest of it."""
 
     locals: dict[str, Local]
@@ -70,10 +66,10 @@ class Loops(Calls):
             else:
                 start = first
             header = f"for {storage} in range({first}, {start} + {count * element.struct.size}, {element.struct.size}):"
-            self._loop(node, name, header, element, storage, f"cython.cast({c_type(element)}, {storage})", "address")
-            return
+            read = f"cython.cast({c_type(element)}, {storage})"
+            return self._loop(node, name, header, Local(element, storage, read, form="address"))
         storage = self._loop_storage(node, name, element, "plain")
-        self._loop(node, name, f"for {storage} in {owner.text}[:{count}]:", element, storage, storage, "plain")
+        self._loop(node, name, f"for {storage} in {owner.text}[:{count}]:", Local(element, storage, storage))
 
     def _loop_storage(self, node: ast.For, name: str, kind: Type, form: str) -> str:
         found = self.locals.get(name)
@@ -87,15 +83,15 @@ class Loops(Calls):
             return self.temporary(U64)
         return self.declare(base + suffix + ("_i" if name == "_" and integer_of(kind) == I64 else ""), c_type(kind))
 
-    def _loop(self, node: ast.For, name: str, header: str, kind: Type, storage: str, text: str, form: str,
-              low: int | None = None, high: int | None = None) -> None:
-        from functions import Local
+    def _loop(self, node: ast.For, name: str, header: str, variable: Local) -> None:
+        """Write the loop; its variable can be assigned afterwards where it has storage of its own."""
         self.emit(node.lineno, header)
         before = self.locals.get(name)
-        self.locals[name] = Local(kind, storage, text, False, True, low, high, form)
+        variable.assignable = False
+        self.locals[name] = variable
         self._body(node.body)
-        if form in ("plain", "address"):
-            self.locals[name] = Local(kind, storage, text, True, True, form=form)
+        if variable.form in ("plain", "address"):
+            self.locals[name] = Local(variable.type, variable.storage, variable.text, form=variable.form)
         elif before is not None and before.form == "plain":
             self.locals[name] = before
 
@@ -119,11 +115,11 @@ class Loops(Calls):
         if step == 1 or isinstance(stop.const, int) or signed:
             storage = self._loop_storage(node, name, kind, "plain")
             more = f", {step}" if step != 1 else ""
-            self._loop(node, name, f"for {storage} in range({', '.join(texts)}{more}):", kind, storage, storage, "plain", low, high)
-            return
+            header = f"for {storage} in range({', '.join(texts)}{more}):"
+            return self._loop(node, name, header, Local(kind, storage, storage, low=low, high=high))
         storage, base = self._loop_storage(node, name, U64, "count"), self.temporary(U64)
         header = f"for {storage} in range(krait_steps(({base} := {texts[0]}), {texts[1]}, {step})):"
-        self._loop(node, name, header, U64, storage, f"({base} + {storage} * {step})", "count", low, high)
+        self._loop(node, name, header, Local(U64, storage, f"({base} + {storage} * {step})", low=low, high=high, form="count"))
 
     def _down(self, node: ast.For, name: str, call: ast.Call, values: list[Value], step: int) -> None:
         """A loop downwards: counted in i64, seen unsigned where no value can be negative."""
@@ -139,5 +135,5 @@ class Loops(Calls):
         header = f"for {storage} in range({text}, {self.wide(stop, True)}, {integer_text(step)}):"
         low = stop.const + 1 if isinstance(stop.const, int) else None
         read = storage if seen_signed else f"cython.cast(u64, {storage})"
-        self._loop(node, name, header, I64 if seen_signed else U64, storage, read, "plain" if seen_signed else "down",
-                   low, bounds(start)[1])
+        form = "plain" if seen_signed else "down"
+        self._loop(node, name, header, Local(I64 if seen_signed else U64, storage, read, low=low, high=bounds(start)[1], form=form))

@@ -4,11 +4,11 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from calls import Calls
-from entities import Builtin, Constant, ConstTable, Entity, Function, FunctionTable, Global, Module, TypeName, Value
+from entities import Builtin, Constant, ConstTable, Function, FunctionTable, Global, Module, TypeName, Value
 from expressions import Uses, constant
-from subset_types import (BOOL, LITERAL, NONE, NORETURN, TEXT, U32, WIDTHS, Arr, Enum, Int, NewInt, Ref, Struct, SubsetError, Type,
-                          c_prefix, describe, integer_of, is_struct_value, lay_out)
+from subset_types import (BOOL, LITERAL, NONE, NORETURN, TEXT, WIDTHS, Arr, Enum, Int, NewInt, Ref, Struct, SubsetError, Type,
+                          is_struct_value, lay_out)
+from texts import Texts
 
 LANG = "hypervisor.lang"
 FORMAT = "hypervisor.format"
@@ -16,7 +16,7 @@ OPTIONS = "hypervisor.build_options"
 _OUTSIDE = {"typing", "enum", "__future__", LANG}
 
 
-class Declarations(Calls):
+class Declarations(Texts):
     """Declares the names of one module, from top to bottom."""
 
     def __init__(self, program: Program, module: Module) -> None:
