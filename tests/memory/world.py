@@ -24,8 +24,10 @@ TSC_KHZ = 1_000_000  # one tick is one nanosecond
 class World:
     """Frames [FIRST_FRAME, FIRST_FRAME + count), all free; VMs made by `vm`. `close` when done."""
 
-    def __init__(self, count: int, limit_frames: int = 0, intel: bool = False) -> None:
-        self.count = count
+    def __init__(self, count: int, limit_frames: int = 0, intel: bool = False, first: int = FIRST_FRAME,
+                 ledger_base: int = LEDGER_BASE) -> None:
+        self.count, self.first, self.ledger_base = count, first, ledger_base
+        self.vcpus: list[Vcpu] = []  # the addresses of the structs stand in others: something must hold them
         machine.reset()
         lapic.lapic.tsc_deadline = True
         machine.msrs[lapic.IA32_TSC_DEADLINE] = 0
@@ -35,18 +37,19 @@ class World:
                      boot_cpu, nested_walk.entry_format, holes.ones):
             clear(part)
         self.ram = bytearray(b"\xa5" * (count * PAGE_SIZE))
-        map_memory(FIRST_FRAME * PAGE_SIZE, self.ram)
-        map_memory(LEDGER_BASE, bytearray((FIRST_FRAME + count) * ENTRY_BYTES))
+        self.entries = bytearray((first + count) * ENTRY_BYTES)
+        map_memory(first * PAGE_SIZE, self.ram)
+        map_memory(ledger_base, self.entries)
         (ept if intel else npt).fill()
-        ledger.start(Hva(LEDGER_BASE), FIRST_FRAME + count)
-        for hfn in reversed(range(FIRST_FRAME, FIRST_FRAME + count)):
+        ledger.start(Hva(ledger_base), first + count)
+        for hfn in reversed(range(first, first + count)):
             ledger.add(Hfn(hfn), Kind.FREE)
         frames.set_limit(limit_frames * PAGE_SIZE)
         self.vms: list[Vm] = []
 
     def close(self) -> None:
-        unmap_memory(FIRST_FRAME * PAGE_SIZE)
-        unmap_memory(LEDGER_BASE)
+        unmap_memory(self.first * PAGE_SIZE)
+        unmap_memory(self.ledger_base)
 
     def vm(self, pages: int, weight: int = 1, vcpus: int = 1) -> Vm:
         """A running VM with nested tables."""
@@ -63,7 +66,7 @@ class World:
             vcpu.state = VcpuState.RUNNABLE
             vcpu.info_valid = True
             made.vcpus[index] = vcpu
-            self.keep = getattr(self, "keep", []) + [vcpu]
+            self.vcpus.append(vcpu)
         made.vcpu_count = vcpus
         self.vms.append(made)
         return made
@@ -73,13 +76,13 @@ class World:
         place = guest_memory.host_address(vm, Gpa(gfn * PAGE_SIZE))
         if place == 0:
             return None
-        offset = place - FIRST_FRAME * PAGE_SIZE
+        offset = place - self.first * PAGE_SIZE
         return bytes(self.ram[offset:offset + PAGE_SIZE])
 
     def check(self) -> None:
         """The ledger holds, whole and in steps; frames are conserved."""
         assert ledger_check.check() == 0
-        assert sum(ledger.book.counts) == FIRST_FRAME + self.count
+        assert sum(ledger.book.counts) == self.first + self.count
 
 
 def vcpu_of(vm: Vm, index: int = 0) -> Vcpu:
