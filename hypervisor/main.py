@@ -1,5 +1,5 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
-from hypervisor import boot_info, bundle, clock, operator, phase, run_loop, timers, vm, vm_config
+from hypervisor import boot_info, boot_options, bundle, clock, operator, phase, run_loop, timers, vm, vm_config
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
 from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, paging, self_test,
                                  serial, tsc)
@@ -136,7 +136,7 @@ def find_virtualization() -> None:
 def start_guests() -> None:
     """The VMs of the bundle; then the operator's prompt."""
     if DEBUG:
-        guest_memory.start_random_waits(0)  # every handler is run again now and then
+        guest_memory.start_random_waits(boot_options.number("pin-seed", 0))  # every handler is run again now and then
     phase.require(vm_config.load() == Status.OK, "guests", "none can be started")
     phase.found("guests", f"{vm.table.count} started, policy {policy.POLICY_NAMES[policy.current.policy]}")
     if not vm.table.end_auto:

@@ -2,10 +2,12 @@
 from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
+from hypervisor.build_options import DEBUG
 from hypervisor.events import raise_event
 from hypervisor.lang import address, u32, u64, wrap_u32
-from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, Cpu, Timer, TimerKind,
-                              Vcpu, VcpuState, VmState)
+from hypervisor.memory import ledger_check
+from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
+                              TimerKind, Vcpu, VcpuState, VmState)
 from hypervisor.sched import policy
 from hypervisor.sched.wake import wake
 
@@ -92,6 +94,8 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
 
 def reschedule(cpu: Cpu) -> None:
     """Charge the one that ran, and make the one that the policy picks current: maybe the same."""
+    if DEBUG:
+        ledger_check.in_turn()
     now: u64 = clock.now()
     previous = cpu.vcpu
     if previous is not None:
@@ -112,11 +116,13 @@ def reschedule(cpu: Cpu) -> None:
     else:
         timers.cancel(cpu, cpu.slice)
     cpu.work |= WORK_INJECT
+    owner = vcpu.vm
+    assert owner is not None
     if previous is None or address(previous) != address(vcpu):
-        owner = vcpu.vm
-        assert owner is not None
         backend.switch_to(cpu, owner, vcpu)
         cpu.work |= WORK_FPU
+    if vcpu.seen_epoch != owner.epoch:  # pages were unmapped since it ran last
+        cpu.work |= WORK_TLB
 
 
 def may_run(vcpu: Vcpu) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Final
 
+from hypervisor import clock
 from hypervisor.addresses import PAGE_SHIFT, Gfn, Hfn, Hpa, hva_of
 from hypervisor.console import say
 from hypervisor.lang import struct, u32, u64
@@ -17,10 +18,12 @@ from hypervisor.memory.ledger import KIND_NAMES, KINDS, Entry, Kind, Use, book
 from hypervisor.memory.nested_walk import (GFN_LIMIT, LEVEL_BITS, ROOT_LEVEL, TABLE_ENTRIES, entry_format, frame_of, index_of,
                                            leaf, present, spaces, table_at, vm_of)
 from hypervisor.model import MAX_VMS, Vm
+from hypervisor.panic import panic
 
 ENTRIES_A_STEP: Final = 256
-LIST_A_STEP: Final = 2048
-DESCENTS_A_STEP: Final = 256
+LIST_A_STEP: Final = 1024
+DESCENTS_A_STEP: Final = 128
+TURN_SHARE: Final = 64  # in_turn takes one 64th of the time
 ERRORS_SHOWN: Final = 8
 
 
@@ -50,6 +53,8 @@ class Progress:
     private: u64  # leaves of this VM that map PRIVATE frames
     references: u64  # to SHARED frames, as their entries say
     shared: u64  # leaves of all VMs that map SHARED frames
+    next_turn: u64  # host TSC before which in_turn does nothing
+    rounds: u64  # checks that in_turn has completed
     last_vm: Vm | None  # the VM that the latest PRIVATE entry named
 
 
@@ -108,6 +113,20 @@ def check() -> u64:
     else:
         say(f"ledger: BROKEN, {progress.errors} errors")
     return progress.errors
+
+
+def in_turn() -> None:
+    """Debug images, between slices: go on with a check, in a small share of the time. Panics if something does not hold."""
+    now: u64 = clock.now()
+    if now < progress.next_turn:
+        return
+    progress.last_vm = None  # it may have gone since
+    if step():
+        if progress.errors != 0:
+            panic(f"ledger: {progress.errors} errors, told above")
+        progress.rounds += 1
+        begin()
+    progress.next_turn = now + (clock.now() - now) * TURN_SHARE
 
 
 def _step_entries() -> None:

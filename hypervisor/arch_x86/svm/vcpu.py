@@ -53,14 +53,11 @@ def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
         if cpu.next_asid >= host.asid_count:
             cpu.asid_generation += 1
             cpu.next_asid = 1
-            vmcb.tlb_control = TLB_CONTROL_FLUSH_ALL
         vcpu.asid = cpu.next_asid
         vcpu.asid_generation = cpu.asid_generation
         cpu.next_asid += 1
+        flush(vcpu)  # another vCPU may have had this ASID in an earlier generation
     vmcb.guest_asid = vcpu.asid
-    if vcpu.seen_epoch != vm.epoch:  # pages were unmapped since it ran last
-        vcpu.seen_epoch = vm.epoch
-        flush(vcpu)
 
 
 def flush(vcpu: Vcpu) -> None:
