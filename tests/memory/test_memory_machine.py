@@ -225,6 +225,6 @@ class Memory(RuleBasedStateMachine):
                 seen.add(hpa)
 
 
-Memory.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None,
+Memory.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None,
                                     suppress_health_check=list(HealthCheck))
 TestMemory = Memory.TestCase
