@@ -10,7 +10,7 @@
         console.wait_end()                            # status OK and a clean ledger, or the test fails
 
 `machine` runs the test once on each machine: `svm` (QEMU TCG, AMD SVM), `vtx` (Bochs, VT-x) and `kvm` (QEMU with KVM, if
-this host lets guests virtualize). `-m svm` chooses one. A test for one machine only says
+this host lets guests virtualize). `-m svm` chooses one. A few also run on `strict` (Bochs as an AMD CPU). A test for one machine only says
 `@pytest.mark.parametrize("machine", ["vtx"], indirect=True)`.
 
 `boot(machine, vms, debug=True, end_auto=True, memory_limit=None, icount=False, iso=False) -> Console` builds what changed, boots, and
@@ -24,6 +24,7 @@ Logs stay below out/test-logs/TEST/; a failing test prints their path.
 import re
 import shutil
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
@@ -35,7 +36,8 @@ from krait.tools import BY_NAME
 from qemu_tests import harness
 from qemu_tests.harness import Console, VmTable
 
-MACHINES = {"svm": Machine("qemu"), "vtx": Machine("bochs"), "kvm": Machine("qemu", "kvm")}
+MACHINES = {"svm": Machine("qemu"), "vtx": Machine("bochs"), "kvm": Machine("qemu", "kvm"), "strict": Machine("bochs", amd=True)}
+EACH = ("svm", "vtx", "kvm")
 LOGS = paths.OUT / "test-logs"
 
 
@@ -65,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes `machine` on every machine, unless it names its own."""
     named = any("machine" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
     if "machine" in metafunc.fixturenames and not named:
-        metafunc.parametrize("machine", list(MACHINES), indirect=True)
+        metafunc.parametrize("machine", EACH, indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -114,7 +116,7 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
         icount: bool = False,
         iso: bool = False,
     ) -> Console:
-        chosen = Machine(machine.emulator, machine.accel, machine.memory_mib, machine.cpus, icount, iso)
+        chosen = replace(machine, icount=icount, iso=iso)
         log_dir = folder / f"boot{len(consoles)}"
         console = harness.start(chosen, vms, log_dir, not debug, end_auto, memory_limit)
         consoles.append(console)
