@@ -30,10 +30,10 @@ def dispatch(vcpu: Vcpu, exit: VmExit) -> None:
     """Run the handler of a fresh exit, or of one that had to WAIT."""
     vcpu.exits[exit.cause] += 1
     outcome = HANDLERS[exit.cause](vcpu, exit)
-    if outcome == Outcome.SKIP or outcome == Outcome.BLOCK:
-        skip(vcpu, exit)
     if outcome != Outcome.SKIP and outcome != Outcome.RESUME:
         leave(vcpu, outcome)
+    if outcome == Outcome.SKIP or outcome == Outcome.BLOCK:
+        skip(vcpu, exit)
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:

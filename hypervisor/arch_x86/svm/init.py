@@ -8,7 +8,7 @@ from hypervisor.arch_x86.defs.msr import EFER, VM_CR, VM_HSAVE_PA
 from hypervisor.arch_x86.defs.svm import (FEATURE_DECODE_ASSISTS, FEATURE_FLUSH_BY_ASID, FEATURE_NESTED_PAGING,
                                           FEATURE_NRIP_SAVE, IOPM_PAGES, MSRPM_PAGES, VM_CR_SVMDIS)
 from hypervisor.arch_x86.intrinsics import cpuid, fill_memory, rdmsr, vmsave, wrmsr
-from hypervisor.arch_x86.svm import nested_format
+from hypervisor.arch_x86.svm import exit_table, nested_format
 from hypervisor.arch_x86.svm.controls import allow_msrs
 from hypervisor.console import say
 from hypervisor.lang import address, array, struct, u32
@@ -69,6 +69,7 @@ def init_cpu(cpu: Cpu) -> Status:
     if saved == 0:
         return Status.NO_MEMORY
     nested_format.fill()
+    exit_table.fill(host.nrip_save)
     wrmsr(EFER, rdmsr(EFER) | EFER_SVME | EFER_NXE)
     wrmsr(VM_HSAVE_PA, saved)
     cpu.vendor_hva = hva_of(Hpa(saved + PAGE_SIZE))
