@@ -127,9 +127,6 @@ class Vcpu:
     exits: Annotated[list[u64], EXIT_CAUSES]
     exit: VmExit  # the latest
     # Linux guests
-    kvmclock_gpa: Gpa
-    kvmclock_enabled: bool
-    apic_base: u64
     misc_msr: Annotated[list[u64], 8]  # msrs.py says which
     mtrr: Annotated[list[u64], 28]  # mtrr.py says which
 

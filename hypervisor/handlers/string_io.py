@@ -26,6 +26,7 @@ CR0_PE: Final[u64] = 1
 PREFIX_ADDRESS_SIZE: Final = 0x67
 LOW_32: Final[u64] = 0xFFFF_FFFF
 ALL_ONES: Final = 0xFFFF_FFFF
+NOWHERE: Final[u64] = 0xFFFF_FFFF_FFFF_F000  # a hole in every VM: reads ones, drops writes
 
 
 @struct
@@ -121,7 +122,7 @@ def move(vcpu: Vcpu, exit: VmExit, state: GuestState, access: StringAccess) -> S
             status = guest_memory.pin(vcpu, found.gpa, 1, exit.is_in)
         if status in (Status.WAIT, Status.NOT_FOUND, Status.NO_MEMORY):
             return status
-        pieces[index] = found.gpa
+        pieces[index] = found.gpa if status == Status.OK else NOWHERE
     value: u32 = 0
     if exit.is_in:
         value = port_in(vcpu, exit)

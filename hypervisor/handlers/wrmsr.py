@@ -52,17 +52,14 @@ def write_wall_clock(vcpu: Vcpu, value: u64) -> Status:
 def write_system_time(vcpu: Vcpu, value: u64) -> Status:
     """Bit 0 set: the structure at the address is filled. Clear: it stays as it is. WAIT, or an error: #GP."""
     gpa = Gpa(value & ~u64(kvm_clock.SYSTEM_TIME_ENABLE))
-    enabled = value & kvm_clock.SYSTEM_TIME_ENABLE != 0
     if gpa & 3 != 0:
         return Status.BAD_ARGUMENT
-    if enabled:
+    if value & kvm_clock.SYSTEM_TIME_ENABLE != 0:
         status = guest_memory.pin(vcpu, gpa, sizeof(TimeInfo), True)
         if status != Status.OK:
             return status
         info = TimeInfo()
         kvm_clock.fill_time(info, clock.tsc_khz())
         guest_memory.copy_out(vcpu, gpa, Hva(address(info)), sizeof(TimeInfo))
-        vcpu.kvmclock_gpa = gpa
-    vcpu.kvmclock_enabled = enabled
     vcpu.misc_msr[msrs.SYSTEM_TIME_SLOT] = value
     return Status.OK

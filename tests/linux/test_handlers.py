@@ -62,9 +62,9 @@ def test_ends_with_a_code(stock: Stock, port: int, value: int, code: int) -> Non
 
 
 def test_halt_with_interrupts_off_is_the_end(stock: Stock) -> None:
-    stock.vcpu.regs.rflags = RFLAGS_IF
+    stock.vmcb.rflags = RFLAGS_IF
     assert hlt.handle(stock.vcpu, stock.exit(Cause.HLT)) == Outcome.BLOCK
-    stock.vcpu.regs.rflags = 0
+    stock.vmcb.rflags = 0
     assert hlt.handle(stock.vcpu, stock.exit(Cause.HLT)) == Outcome.STOP
     assert stock.vm.state == VmState.ENDED
 
@@ -93,7 +93,7 @@ def test_the_timer_wakes_and_interrupts(stock: Stock) -> None:
     machine.tsc = timer.deadline
     board.timer_expired(stock.vcpu)
     assert stock.vcpu.state == VcpuState.RUNNABLE
-    stock.vcpu.regs.rflags = RFLAGS_IF
+    stock.vmcb.rflags = RFLAGS_IF
     assert inject.interrupt_pending(stock.vcpu)
     inject.deliver(stock.vcpu)
     assert stock.vmcb.event_injection & 0xFFFFFFFF == 0x80000030
@@ -105,11 +105,11 @@ def test_an_interrupt_waits_for_the_window(stock: Stock) -> None:
     for port, value in ((UART + 4, 0x0B), (UART + 1, 0x02)):
         access(stock, port, value=value)
     assert boot_cpu.work & WORK_INJECT
-    stock.vcpu.regs.rflags = 0
+    stock.vmcb.rflags = 0
     inject.deliver(stock.vcpu)
     assert stock.vmcb.event_injection == 0
     assert inject.interrupt_pending(stock.vcpu)
-    stock.vcpu.regs.rflags = RFLAGS_IF
+    stock.vmcb.rflags = RFLAGS_IF
     inject.deliver(stock.vcpu)
     assert stock.vmcb.event_injection & 0xFF == 0x34
 
@@ -175,7 +175,7 @@ def test_rep_outsb_sends_a_string(stock: Stock, waits: int) -> None:
 
 def test_insw_downward_across_pages(stock: Stock) -> None:
     real_mode(stock, b"\xf3\x6d")
-    stock.vcpu.regs.rdi, stock.vcpu.regs.rcx, stock.vcpu.regs.rflags = 0x1001, 3, 1 << 10
+    stock.vcpu.regs.rdi, stock.vcpu.regs.rcx, stock.vmcb.rflags = 0x1001, 3, 1 << 10
     assert string(stock, 0x9999, 2, True, True)[-1] == Outcome.SKIP
     assert stock.bytes_at(0x30FFB, 10) == b"\0\0" + b"\xff" * 6 + b"\0\0"
     assert stock.vcpu.regs.rdi == 0x0FFB and stock.vcpu.regs.rcx == 0
@@ -293,3 +293,18 @@ def test_cpuid_says_kvm_and_hides_what_is_not_there(stock: Stock) -> None:
     _, _, c, d = ask(1)
     assert c >> 31 and not any(c >> bit & 1 for bit in (3, 5, 17, 21, 24))
     assert not d >> 9 & 1 and d >> 12 & 1
+
+
+def test_strings_to_and_from_holes(stock: Stock) -> None:
+    """OUTS from where there is no RAM sends ones, INS to there is dropped."""
+    real_mode(stock, b"\x6e")
+    state = GuestState()
+    backend.read_state(stock.vcpu, state)
+    state.segments[DS].base = state.segments[ES].base = MEMORY
+    backend.write_state(stock.vcpu, state)
+    assert string(stock, 0x80, 1, False, False) == [Outcome.SKIP]
+    assert stock.platform.debug.post_code == 0xFF
+    stock.put(0x500, b"\x6c")
+    holes = stock.vm.holes_touched
+    assert string(stock, 0x80, 1, True, False) == [Outcome.SKIP]
+    assert stock.vm.holes_touched > holes
