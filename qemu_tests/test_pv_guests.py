@@ -31,6 +31,14 @@ def test_idle_sleeps_on_the_timer(machine: Machine, boot: Boot) -> None:
     assert 2 <= int(woken[1]) <= 10
 
 
+def test_guest_threads_are_preempted(machine: Machine, boot: Boot) -> None:
+    """The timer event interrupts guest threads that never yield; each of them, and the one that sleeps, gets its turn."""
+    end = boot(machine, vms=[pv("a", "preemption")]).wait_end()
+    counted = re.fullmatch(r"preemption: 3 threads counted (\d+), (\d+), (\d+)", lines(end, "a")[0])
+    assert counted is not None
+    assert all(int(count) > 1000 for count in counted.groups())
+
+
 def test_cpu_shared_by_weight(machine: Machine, boot: Boot) -> None:
     """Two guests spin for the same time; one with three times the weight gets three times the CPU, within 15 %."""
     end = boot(

@@ -13,6 +13,8 @@ CPUID_80000001_EDX_RDTSCP: Final = 1 << 27
 CR4_OSFXSR: Final = 1 << 9
 CR4_OSXSAVE: Final = 1 << 18
 CR4_PKE: Final = 1 << 22
+DR6_FIXED: Final[u64] = 0xFFFF0FF0  # bits that read 1
+DR7_FIXED: Final[u64] = 0x400
 CR0_MP: Final = 1 << 1
 CR0_EM: Final = 1 << 2
 CR0_TS: Final = 1 << 3
@@ -154,7 +156,7 @@ def pat(seed: u64) -> u64:
 
 
 def load_system(seed: u64) -> None:
-    """Fill the MSRs, CR2, DR0-DR3, PKRU."""
+    """Fill the MSRs, CR2, PKRU, the debug registers (DR7 enables nothing)."""
     for i in range(MSR_COUNT):
         intrinsics.wrmsr(MSRS[i], pattern(seed, u64(i)) & MSR_MASKS[i])
     intrinsics.wrmsr(IA32_PAT, pat(seed))
@@ -167,6 +169,8 @@ def load_system(seed: u64) -> None:
     intrinsics.write_dr1(pattern(seed, 24) & 0x7FFFFFFFFFFF)
     intrinsics.write_dr2(pattern(seed, 25) & 0x7FFFFFFFFFFF)
     intrinsics.write_dr3(pattern(seed, 26) & 0x7FFFFFFFFFFF)
+    intrinsics.write_dr6(DR6_FIXED | seed % 16)
+    intrinsics.write_dr7(DR7_FIXED | seed % 4 << 8)
 
 
 def differs(got: u64, expected: u64) -> u64:
@@ -191,4 +195,6 @@ def system_errors(seed: u64) -> u64:
     wrong += differs(intrinsics.read_dr1(), pattern(seed, 24) & 0x7FFFFFFFFFFF)
     wrong += differs(intrinsics.read_dr2(), pattern(seed, 25) & 0x7FFFFFFFFFFF)
     wrong += differs(intrinsics.read_dr3(), pattern(seed, 26) & 0x7FFFFFFFFFFF)
+    wrong += differs(intrinsics.read_dr6(), DR6_FIXED | seed % 16)
+    wrong += differs(intrinsics.read_dr7(), DR7_FIXED | seed % 4 << 8)
     return wrong

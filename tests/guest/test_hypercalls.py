@@ -34,6 +34,7 @@ class Guest:
         self.world = world
         self.vm = world.vm(PAGES)
         self.vcpu: Vcpu = vcpu_of(self.vm)
+        self.vcpu.info_valid = False
         self.vmcb = Vmcb()
         self.vcpu.backend_hva = Hva(address(self.vmcb))
         for i, char in enumerate(b"ada"):
