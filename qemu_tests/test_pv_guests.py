@@ -34,7 +34,7 @@ def test_idle_sleeps_on_the_timer(machine: Machine, boot: Boot) -> None:
 def test_guest_threads_are_preempted(machine: Machine, boot: Boot) -> None:
     """The timer event interrupts guest threads that never yield; each of them, and the one that sleeps, gets its turn."""
     end = boot(machine, vms=[pv("a", "preemption")]).wait_end()
-    counted = re.fullmatch(r"preemption: 3 threads counted (\d+), (\d+), (\d+)", lines(end, "a")[0])
+    counted = re.fullmatch(r"preemption: counted (\d+), (\d+), (\d+)", lines(end, "a")[0])
     assert counted is not None
     assert all(int(count) > 1000 for count in counted.groups())
 
