@@ -71,14 +71,27 @@ def put(vm: Vm, byte: u8) -> None:
 
 
 def finish(vm: Vm) -> None:
-    """Show what was begun: the VM ends."""
+    """Show what was begun, and give the keys back: the VM ends."""
     if vm.console.line_length != 0:
         show(vm)
+    if is_attached(vm):
+        detach()
 
 
 def show(vm: Vm) -> None:
-    """Print the gathered line on the operator's console and begin an empty one."""
+    """Print the gathered line on the operator's console and begin an empty one.
+
+    A guest that prints faster than the UART sends loses whole lines, and the number of them is shown: the last bytes
+    of the ring are the hypervisor's.
+    """
     gathered = vm.console
+    if serial.is_crowded():
+        gathered.lines_lost += 1
+        gathered.line_length = 0
+        return
+    if gathered.lines_lost != 0:
+        say(f"[{text_at(address(vm.name))}] ... {gathered.lines_lost} lines lost: printed faster than the console takes them")
+        gathered.lines_lost = 0
     console.begin_line()
     console.write("[")
     console.write(text_at(address(vm.name)))

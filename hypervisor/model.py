@@ -137,6 +137,7 @@ class ConsoleBuffer:
 
     line: Annotated[list[u8], CONSOLE_LINE_BYTES]
     line_length: u32
+    lines_lost: u32  # since the last line shown: the operator's console was full
     input: Annotated[list[u8], CONSOLE_INPUT_BYTES]
     input_head: u32
     input_tail: u32

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor import abi
-from krait import images, newc
+from krait import config, images, newc
 from krait.machine import QEMU_CPU, Links, Machine, Media, command_line
 from krait.result import Status
 from qemu_tests.conftest import Boot
@@ -121,6 +121,13 @@ def test_memory_above_4_gib_is_found_and_mapped(media: Media) -> None:
 def test_without_a_bundle_it_says_what_to_give(media: Media) -> None:
     status, text = qemu(media, QEMU_CPU, without=("-initrd",))
     assert status == status_of(abi.EXIT_PANIC) and "bundle      none: give one" in text
+
+
+def test_without_the_exit_device_the_machine_is_powered_off(kernel: Path, tmp_path: Path) -> None:
+    table = config.parse('[[vm]]\nname = "ada"\nkind = "pv"\nmemory = "8MiB"\nworkload = "hello"\n', "vms.toml", tmp_path)
+    bundle = images.write_bundle(table, tmp_path / "bundle.cpio", False, True)
+    status, text = qemu(Media(kernel, bundle), QEMU_CPU, without=("-device",))
+    assert status == 0 and text.endswith("krait: exit 0x10\r\n")
 
 
 def test_a_damaged_bundle_is_refused(media: Media) -> None:

@@ -4,9 +4,9 @@ ACPI 6.5: 5.2.5 RSDP, 5.2.7 RSDT, 5.2.8 XSDT, 5.2.9 FADT, 5.2.12 MADT. Tables wh
 """
 from typing import Final
 
-from hypervisor.arch_x86.intrinsics import load_u8, load_u16, load_u32, load_u64
+from hypervisor.arch_x86.intrinsics import load_u8, load_u16, load_u32, load_u64, outw
 from hypervisor.boot_info import info
-from hypervisor.lang import address, char_at, struct, u8, u32, u64
+from hypervisor.lang import address, char_at, struct, u8, u16, u32, u64
 
 HEADER_BYTES: Final = 36
 LONGEST_TABLE: Final = 0x10_0000
@@ -16,6 +16,14 @@ MADT_IOAPIC: Final = 1
 MADT_OVERRIDE: Final = 2
 
 DEFAULT_IOAPIC: Final = 0xFEC0_0000
+
+FADT_DSDT: Final = 40
+FADT_PM1A_CNT_BLK: Final = 64
+SLP_TYP_SHIFT: Final = 10
+SLP_EN: Final = 0x2000
+NAME_OP: Final = 0x08  # AML, ACPI 6.5 20.3
+PACKAGE_OP: Final = 0x12
+BYTE_PREFIX: Final = 0x0A
 
 
 @struct
@@ -35,6 +43,8 @@ class Acpi:
     fadt: u64
     ioapic_base: u64
     ioapic_gsi: u32
+    power_off_port: u16  # 0: not known how
+    power_off_value: u16
 
 
 acpi: Final = Acpi()
@@ -51,6 +61,7 @@ def init() -> None:
     if entry != 0:  # the first: the one ISA interrupts are wired to on every PC
         acpi.ioapic_base = load_u32(entry + 4)
         acpi.ioapic_gsi = load_u32(entry + 8)
+    _find_power_off()
 
 
 def isa_interrupt(irq: u8, result: IsaInterrupt) -> None:
@@ -66,6 +77,28 @@ def isa_interrupt(irq: u8, result: IsaInterrupt) -> None:
             result.active_low = flags & 3 == 3
             result.level = flags & 0xC == 0xC
         entry = _next_madt(entry, MADT_OVERRIDE)
+
+
+def _find_power_off() -> None:
+    """Port and value that enter S5. Without an interpreter: the one place in the DSDT where `_S5_` is named a package."""
+    if acpi.fadt == 0:
+        return
+    dsdt: u64 = load_u32(acpi.fadt + FADT_DSDT)
+    if not _is_valid(dsdt):
+        return
+    for place in range(dsdt + HEADER_BYTES, dsdt + load_u32(dsdt + 4) - 10):
+        if load_u8(place) == NAME_OP and load_u8(place + 5) == PACKAGE_OP and _is_text(place + 1, "_S5_"):
+            element = place + 8  # behind the lengths of package and elements
+            kind = load_u8(element + 1) if load_u8(element) == BYTE_PREFIX else load_u8(element)
+            acpi.power_off_port = u16(load_u32(acpi.fadt + FADT_PM1A_CNT_BLK))
+            acpi.power_off_value = u16(SLP_EN | (kind & 7) << SLP_TYP_SHIFT)
+            return
+
+
+def power_off() -> None:
+    """Enter S5, if it is known how; returns if nothing happens."""
+    if acpi.power_off_port != 0:
+        outw(acpi.power_off_port, acpi.power_off_value)
 
 
 def _next_madt(after: u64, kind: u32) -> u64:

@@ -2,7 +2,7 @@
 from typing import Final
 
 from hypervisor.abi import EXIT_OK
-from hypervisor.arch_x86 import serial
+from hypervisor.arch_x86 import acpi, serial
 from hypervisor.arch_x86.intrinsics import cli, halt_forever, magic_break, outb
 from hypervisor.console import hide_prompt, say
 from hypervisor.lang import char_at, u8, u32
@@ -16,7 +16,7 @@ def leave(code: u32) -> None:
     """Print `krait: exit 0x...` and end the machine with an abi.EXIT_* code. Does not return.
 
     QEMU ends with status code << 1 | 1. Bochs ends with 0 (magic break) for EXIT_OK, else with 1 (shutdown port).
-    A machine that knows neither halts.
+    A machine that knows neither is powered off by ACPI for EXIT_OK, else halts: what was said stays to be read.
     """
     cli()
     hide_prompt()
@@ -27,4 +27,6 @@ def leave(code: u32) -> None:
         magic_break()
     for i in range(8):
         outb(BOCHS_SHUTDOWN, char_at(SHUTDOWN, i))
+    if code == EXIT_OK:
+        acpi.power_off()
     halt_forever()

@@ -32,6 +32,7 @@ FIFO_BYTES: Final = 16
 POLL_LIMIT: Final = 10_000_000  # reads of LSR before a stuck transmitter is given up
 
 OUTPUT_BYTES: Final = 32768  # power of two
+RESERVED_BYTES: Final = 8192  # of the output ring, for the hypervisor's own lines
 INPUT_BYTES: Final = 1024  # power of two
 NO_INPUT: Final = 0x100  # what take() answers when nothing was received
 
@@ -112,9 +113,9 @@ def has_input() -> bool:
     return com1.input_head != com1.input_tail
 
 
-def room() -> u64:
-    """Bytes that put() takes now without dropping."""
-    return OUTPUT_BYTES - wrap_u32(com1.output_head - com1.output_tail)
+def is_crowded() -> bool:
+    """Whether only the part of the ring is left that is kept for the hypervisor's own lines."""
+    return com1.by_interrupt and wrap_u32(com1.output_head - com1.output_tail) > OUTPUT_BYTES - RESERVED_BYTES
 
 
 def on_interrupt() -> None:
