@@ -122,7 +122,7 @@ def move(vcpu: Vcpu, exit: VmExit, state: GuestState, access: StringAccess) -> S
             status = guest_memory.pin(vcpu, found.gpa, 1, exit.is_in)
         if status in (Status.WAIT, Status.NOT_FOUND, Status.NO_MEMORY):
             return status
-        pieces[index] = found.gpa if status == Status.OK else NOWHERE
+        pieces[index] = u64(found.gpa) if status == Status.OK else NOWHERE
     value: u32 = 0
     if exit.is_in:
         value = port_in(vcpu, exit)
