@@ -19,7 +19,7 @@ NUMBERED(rdmsr, wrmsr, msr) NUMBERED(xgetbv, xsetbv, index)
     FN u64 X(read_##r)(void) { u64 v; asm volatile("mov %%" #r ", %0" : "=r"(v)); return v; } \
     FN void X(write_##r)(u64 v) { asm volatile("mov %0, %%" #r : : "r"(v) : "memory"); }
 REGISTER(cr0) REGISTER(cr2) REGISTER(cr3) REGISTER(cr4)
-REGISTER(dr0) REGISTER(dr1) REGISTER(dr2) REGISTER(dr3) REGISTER(dr6)
+REGISTER(dr0) REGISTER(dr1) REGISTER(dr2) REGISTER(dr3) REGISTER(dr6) REGISTER(dr7)
 FN void X(cpuid)(u32 leaf, u32 subleaf, u64 registers) {
     u32 *r = (u32 *)registers;
     asm volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(subleaf));

@@ -132,6 +132,16 @@ def write_dr6(value: u64) -> None:
     machine.write_register("dr6", value)
 
 
+def read_dr7() -> u64:
+    """DR7."""
+    return machine.read_register("dr7")
+
+
+def write_dr7(value: u64) -> None:
+    """Set DR7."""
+    machine.write_register("dr7", value)
+
+
 def xgetbv(index: u32) -> u64:
     """Read an extended control register (0: XCR0); needs CR4.OSXSAVE."""
     return machine.xgetbv(index)
