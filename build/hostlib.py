@@ -20,7 +20,7 @@ LIBRARY = "libkrait.so"
 _HARMLESS = re.compile(r"(rep (movs|stos)[bwlq]|mov %\d, %\d|pause|rdtsc|cpuid|[ml]fence|sfence|)$")
 _PLAIN = ["-std=gnu11", "-g", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-Ulinux", "-Uunix", "-DKRAIT_HOST", "-Wall",
           "-Wno-unused-variable", "-Wno-unused-but-set-variable", "-Wno-unused-label", "-Wno-unused-function"]
-_GCC = [*_PLAIN, "-O2", "-fwrapv", "-Werror=maybe-uninitialized", "-Wno-builtin-declaration-mismatch"]
+_GCC = [*_PLAIN, "-O2", "-fno-peephole2", "-fwrapv", "-Werror=maybe-uninitialized", "-Wno-builtin-declaration-mismatch"]
 _CLANG = [*_PLAIN, "-O1", "-fno-omit-frame-pointer", "-shared-libasan", "-Wno-tautological-compare", "-Wno-parentheses-equality",
           "-fsanitize=address,undefined,unsigned-integer-overflow,implicit-conversion", "-fno-sanitize-recover=all",
           "-fno-sanitize=function,vptr"]

@@ -12,7 +12,7 @@ import pytest
 import hostlib
 import make_image
 from host_library import HostLibrary
-from tests.three_lives.builds import ROOT, SAMPLE
+from tests.three_lives.builds import MODULES, ROOT
 from tests.three_lives.sample import scenario
 
 SEED = 2026
@@ -45,9 +45,9 @@ def test_bare_machine(tmp_path: Path, interpreted: str) -> None:
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is missing")
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     """The comparison again, on a library built with address, undefined, overflow and conversion sanitizers."""
-    hostlib.build(ROOT, SAMPLE, tmp_path, sanitize=True)
+    hostlib.build(ROOT, MODULES, tmp_path, sanitize=True)
     done = run_sanitized(tmp_path, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly",
-                                    "tests/three_lives/test_interpreted_and_compiled.py"])
+                                    "tests/three_lives/test_interpreted_and_compiled.py", "tests/three_lives/test_devices.py"])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
