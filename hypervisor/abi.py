@@ -87,7 +87,10 @@ START_INFO_MAGIC: Final[u64] = 0x3154524154534B00  # "\0KSTART1"
 
 @struct
 class StartInfo:
-    """What a PV kernel finds at the address in RDI when it starts, in long mode, first GiB identity-mapped."""
+    """What a PV kernel finds at the address in RDI when it starts, in long mode, first GiB identity-mapped; RSI: vCPU index.
+
+    vCPUs above the first start at the same entry, when another one first wakes them (WAKE).
+    """
 
     magic: u64
     version: u32

@@ -197,5 +197,5 @@ def flush(cpu: Cpu, vcpu: Vcpu) -> None:
 def refused_field(vcpu: Vcpu) -> str:
     """After ENTRY_FAILURE: which field the hardware refused, and why; empty when it cannot be told."""
     if chosen.svm:
-        return svm_check.latest.field
+        return svm_check.why_refused(vcpu)
     return vtx_failure.latest.field

@@ -91,7 +91,7 @@ staged: Final = StartInfo()
 
 
 def load(vm: Vm, config: VmConfig, file: Hva, size: u64) -> Status:
-    """Load, and set the first vCPU's state. BAD_ARGUMENT: not an ELF file for us; BAD_ADDRESS: beyond the VM's memory."""
+    """Load, and set all vCPUs' state: those above the first start when they are woken (Hypercall.WAKE). BAD_ARGUMENT: not an ELF file for us; BAD_ADDRESS: beyond the VM's memory."""
     loaded = Loaded()
     status = load_segments(vm, file, size, loaded)
     if status != Status.OK:
@@ -103,11 +103,12 @@ def load(vm: Vm, config: VmConfig, file: Hva, size: u64) -> Status:
         status = write_start_info(vm, config, info, tables + 3 * PAGE_SIZE)
     if status != Status.OK:
         return status
-    first = vm.vcpus[0]
-    assert first is not None
-    first.regs.rip = loaded.entry
-    first.regs.rdi = info
-    set_long_mode(first, tables)
+    for vcpu in vm.vcpus:
+        if vcpu is not None:
+            vcpu.regs.rip = loaded.entry
+            vcpu.regs.rdi = info
+            vcpu.regs.rsi = vcpu.index
+            set_long_mode(vcpu, tables)
     return Status.OK
 
 

@@ -7,7 +7,9 @@ from typing import Final
 from hypervisor.arch_x86.defs.cr import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, EFER_LME, EFER_SVME
 from hypervisor.arch_x86.defs.svm import EVENT_VALID, INTERCEPT_VMRUN
 from hypervisor.arch_x86.svm.vmcb import Vmcb
-from hypervisor.lang import struct, u64
+from hypervisor.build_options import DEBUG
+from hypervisor.lang import at, struct, u64
+from hypervisor.model import Vcpu
 
 ATTRIBUTE_LONG: Final = 1 << 9
 ATTRIBUTE_DEFAULT_32: Final = 1 << 10
@@ -30,6 +32,13 @@ latest: Final = Verdict()
 def remember(vmcb: Vmcb) -> None:
     """Check before entry, for the dump should the entry fail."""
     latest.field = refused_field(vmcb)
+
+
+def why_refused(vcpu: Vcpu) -> str:
+    """After a refused entry: the field; empty if none of the rules known here is broken."""
+    if DEBUG:
+        return latest.field
+    return refused_field(at(Vmcb, vcpu.backend_hva))
 
 
 def refused_field(vmcb: Vmcb) -> str:
