@@ -16,8 +16,6 @@ from krait import paths
 from krait.emulator import receive
 from krait.screen import Screen
 
-ESCAPE = b"\x1d"
-ESCAPE_NAME = "Ctrl-]"
 HISTORY_BYTES = 64 * 1024
 """What somebody who attaches gets to see of the past."""
 
@@ -82,7 +80,8 @@ class Hub:
 
 @dataclass
 class Relay:
-    """Moves bytes until the console ends, the escape key is typed or the time is over; `transcript` gets all output."""
+    """Moves bytes until the console ends or the time is over; `transcript` gets all output. Ctrl-C is not moved: it
+    interrupts us."""
 
     console: socket.socket
     screen: Screen
@@ -91,31 +90,32 @@ class Relay:
     transcript: bytearray = field(default_factory=bytearray)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
-    def run(self, timeout: float | None) -> str:
-        """Relay; answers `end` (console closed), `escape` or `timeout`."""
-        self._watch(self.console, self._from_console, "end")
+    def run(self, timeout: float | None) -> bool:
+        """Relay; True at the end of the console (or of the keyboard), False when `timeout` seconds are over first."""
+        self._watch(self.console, self._from_console, ends=True)
         if self.hub is not None:
-            self._watch(self.hub.listener, self._newcomer, "")
+            self._watch(self.hub.listener, self._newcomer)
         with contextlib.ExitStack() as stack:
             if self.keys is not None:
                 stack.enter_context(keys_one_by_one(self.keys))
-                self._watch(self.keys, self._from_keys, "escape")
+                self._watch(self.keys, self._from_keys, ends=True)
             stack.callback(self._selector.close)
             return self._loop(None if timeout is None else time.monotonic() + timeout)
 
-    def _watch(self, source: socket.socket | int, handler: Callable[[], bool], end: str) -> None:
-        self._selector.register(source, selectors.EVENT_READ, (handler, end))
+    def _watch(self, source: socket.socket | int, handler: Callable[[], bool], ends: bool = False) -> None:
+        """Call `handler` when `source` can be read; where it `ends` the relay, an answer of False does."""
+        self._selector.register(source, selectors.EVENT_READ, (handler, ends))
 
-    def _loop(self, deadline: float | None) -> str:
+    def _loop(self, deadline: float | None) -> bool:
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                return "timeout"
+                return False
             for key, _ in self._selector.select(left):
-                handler, end = key.data
-                if not handler() and end:
+                handler, ends = key.data
+                if not handler() and ends:
                     self.screen.finish()
-                    return str(end)
+                    return True
 
     def _from_console(self) -> bool:
         data = receive(self.console)
@@ -129,9 +129,8 @@ class Relay:
     def _from_keys(self) -> bool:
         assert self.keys is not None
         typed = os.read(self.keys, 1024)
-        before, escape, _ = typed.partition(ESCAPE)
-        self._type(before)
-        return not escape and bool(typed)
+        self._type(typed)
+        return bool(typed)
 
     def _type(self, data: bytes) -> None:
         """Type on the console; the Enter key of a terminal that is not raw is a line feed."""
@@ -141,7 +140,7 @@ class Relay:
     def _newcomer(self) -> bool:
         assert self.hub is not None
         client = self.hub.accept()
-        self._watch(client, lambda: self._from_client(client), "")
+        self._watch(client, lambda: self._from_client(client))
         return True
 
     def _from_client(self, client: socket.socket) -> bool:

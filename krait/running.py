@@ -18,6 +18,9 @@ from krait.outcome import ExitCode, KraitError
 from krait.screen import Screen
 
 DEMO = paths.CONFIGS / "demo.toml"
+CLEAR_LINE, DETACH = "\x15", b"\x1d"
+"""Keys of the operator's prompt: forget what is typed; back from a guest to the prompt."""
+
 END_SECONDS = 10.0
 """How long an emulator may take to end once its console is closed."""
 
@@ -92,7 +95,7 @@ def _introduce(what: Plan, emulator: Emulator, typing: bool) -> None:
         elf = paths.shown(what.media.kernel)
         print(f"The machine waits. In another terminal: gdb {elf} -ex 'target remote {emulator.gdb_path}'", file=sys.stderr)
     if typing:
-        progress.note(f"  {relay.ESCAPE_NAME} or Ctrl-C ends the machine; `krait attach` joins from another terminal")
+        progress.note("  Ctrl-C ends the machine at once, `poweroff` in order; `krait attach` joins from another terminal")
 
 
 def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | None) -> ExitCode:
@@ -100,14 +103,12 @@ def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | Non
     hub = relay.Hub(paths.runtime_dir() / f"{os.getpid()}.sock")
     try:
         loop = relay.Relay(emulator.console, Screen(sys.stdout.buffer, names), keys, hub)
-        how = loop.run(timeout)
+        ended = loop.run(timeout)
     finally:
         hub.close()
     (what.folder / "console.log").write_bytes(loop.transcript)
-    if how == "escape":
-        return ExitCode.OK
     console = f"console: {paths.shown(what.folder / 'console.log')}"
-    if how == "timeout":
+    if not ended:
         place = where.where(emulator, what.media.kernel)
         raise KraitError(f"not ended after {timeout:g} s; {console}\n{place}", ExitCode.TIMEOUT)
     exit_status = emulator.wait(END_SECONDS)
@@ -126,7 +127,8 @@ def running() -> list[int]:
 
 
 def attach(name: str | None, process: int | None) -> ExitCode:
-    """Join a running machine: its operator console, or the lines of the guest `name` only."""
+    """Join a running machine: its operator console, or the guest `name`: on a terminal the keys go to it (the operator's
+    `attach`), without one its lines are shown. Ctrl-C leaves; the machine runs on."""
     choice: Sequence[int] = [process] if process is not None else running()
     if not choice:
         raise KraitError("nothing is running; start it with: krait run", ExitCode.FAILED)
@@ -137,6 +139,13 @@ def attach(name: str | None, process: int | None) -> ExitCode:
                 console.connect(path)
         except OSError as error:
             raise KraitError(f"cannot attach to {choice[0]}: {error.strerror}", ExitCode.FAILED) from error
-        progress.note(f"  attached to {name or 'the operator console'} of {choice[0]}; {relay.ESCAPE_NAME} detaches")
-        relay.Relay(console, Screen(sys.stdout.buffer, only=name), keys).run(None)
+        progress.note(f"  attached to {name or 'the operator console'} of {choice[0]}; Ctrl-C detaches")
+        to_guest = name is not None and keys is not None
+        if to_guest:
+            console.sendall(f"{CLEAR_LINE}attach {name}\r".encode())
+        try:
+            relay.Relay(console, Screen(sys.stdout.buffer, only=None if to_guest else name), keys).run(None)
+        except KeyboardInterrupt:
+            if to_guest:
+                console.sendall(DETACH)
     return ExitCode.OK
