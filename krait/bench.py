@@ -37,13 +37,12 @@ class Report:
 def exits(emulator: EmulatorName) -> Report:
     """Build the release image, run the benchmark and read its numbers; KraitError when one is missing."""
     machine = Machine(emulator, icount=emulator == "qemu")
-    folder = paths.OUT / "run" / f"bench-exits-{emulator}"
-    settings = config.load(CONFIG)
-    bundle = images.write_bundle(settings, folder / "bundle.cpio", True, True)
-    media = Media(images.hypervisor(True), bundle)
-    with progress.stage(f"bench exits on {emulator}"):
-        text = _console_of(machine, media, folder)
-    (folder / "console.log").write_text(text)
+    with paths.claimed(paths.OUT / "run" / f"bench-exits-{emulator}") as folder:
+        bundle = images.write_bundle(config.load(CONFIG), folder / "bundle.cpio", release=True, end_auto=True)
+        media = Media(images.hypervisor(release=True), bundle)
+        with progress.stage(f"bench exits on {emulator}"):
+            text = _console_of(machine, media, folder)
+        (folder / "console.log").write_text(text)
     return Report(emulator, machine.vendor, read(text))
 
 

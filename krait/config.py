@@ -21,7 +21,7 @@ NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 PAGE = 4096
 CMDLINE_BYTES = 1024
 WEIGHTS = (1, 10_000)
-MINIMUM_MEMORY = {"pv": 2 << 20, "linux": 48 << 20}
+MINIMUM_MEMORY = 2 << 20
 DEFAULT_MEMORY = {"pv": "16MiB", "linux": "128MiB"}
 DEFAULT_LINUX_CMDLINE = "console=ttyS0 quiet krait.end=poweroff"
 
@@ -37,7 +37,8 @@ class ConfigError(KraitError):
 
 @dataclass(frozen=True)
 class VmSettings:
-    """One VM. `memory` is in bytes. `kernel` and `initrd` are None where Krait's own are meant."""
+    """One VM. `memory` is in bytes. `kernel` and `initrd` are None where Krait's own are meant. `memory_line` is where the
+    file speaks of the memory (`file:line`), for what can be told only when the kernel is known."""
 
     name: str
     kind: VmKind
@@ -47,6 +48,7 @@ class VmSettings:
     cmdline: str = ""
     kernel: Path | None = None
     initrd: Path | None = None
+    memory_line: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Settings:
 class _Reader:
     """Takes one table apart, noting what is wrong with the line it stands on."""
 
+    source: str
     lines: Lines
     problems: list[tuple[int, str]] = field(default_factory=list)
 
@@ -137,7 +140,7 @@ def parse(text: str, source: str, folder: Path) -> Settings:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{source}:{_decode_error(str(error), text)}"]) from error
-    reader = _Reader(find_lines(text))
+    reader = _Reader(source, find_lines(text))
     reader.unknown((), document, TOP_KEYS)
     machine_memory, memory_limit = _machine(reader, document.get("machine", {}))
     settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory)
@@ -197,12 +200,13 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
     return VmSettings(
         name=name,
         kind=kind,
-        memory=reader.size((*where, "memory"), table.get("memory", DEFAULT_MEMORY[kind]), MINIMUM_MEMORY[kind]),
+        memory=reader.size((*where, "memory"), table.get("memory", DEFAULT_MEMORY[kind]), MINIMUM_MEMORY),
         weight=reader.number((*where, "weight"), table.get("weight", 100), *WEIGHTS),
         vcpus=reader.number((*where, "vcpus"), table.get("vcpus", 1), 1, 1),
         cmdline=_cmdline(reader, where, table, kind),
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
         initrd=_initrd(reader, where, table, kind, folder),
+        memory_line=f"{reader.source}:{reader.lines.of((*where, 'memory'))}",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from krait import bundle, linux_image, paths, progress
 from krait.bundle import GuestFiles
-from krait.config import Settings
+from krait.config import ConfigError, Settings, VmSettings
 from krait.outcome import ExitCode, KraitError
 
 MAKE_IMAGE = paths.ROOT / "build" / "make_image.py"
@@ -51,7 +51,20 @@ def guests(settings: Settings, release: bool) -> dict[str, GuestFiles]:
         kernel = vm.kernel or (own_pv if vm.kind == "pv" else own_linux)
         assert kernel is not None
         files[vm.name] = GuestFiles(kernel, (vm.initrd or initrd) if vm.kind == "linux" else None)
+    problems = [problem for vm in settings.vms if (problem := _too_small(vm, files[vm.name]))]
+    if problems:
+        raise ConfigError(problems)
     return files
+
+
+def _too_small(vm: VmSettings, files: GuestFiles) -> str:
+    """What is wrong with a Linux guest's memory, or an empty text."""
+    if files.initrd is None:
+        return ""
+    needed = linux_image.memory_needed(files.kernel.read_bytes(), files.initrd.stat().st_size)
+    if vm.memory >= needed:
+        return ""
+    return f"{vm.memory_line}: '{vm.name}' has {vm.memory >> 20}MiB; its kernel and file system need {-(-needed >> 20)}MiB to be loaded"
 
 
 def write_bundle(settings: Settings, path: Path, release: bool, end_auto: bool) -> Path:

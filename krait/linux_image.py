@@ -4,6 +4,7 @@ The package is downloaded and unpacked, never installed, and kept in `.cache/`.
 """
 
 import re
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -69,6 +70,18 @@ def _run(command: list[str], folder: Path) -> str:
     if done.returncode != 0:
         raise KraitError(f"{' '.join(command)} failed:\n{done.stderr.strip()}", ExitCode.MISSING)
     return done.stdout
+
+
+def memory_needed(kernel_image: bytes, initrd_bytes: int) -> int:
+    """Bytes of memory below which the kernel cannot be loaded; 0 when the file is no bzImage (the hypervisor says so).
+
+    Linux, Documentation/arch/x86/boot.rst (6.1): HdrS at 0x202, pref_address at 0x258, init_size at 0x260; the initial
+    file system lies above the kernel.
+    """
+    if kernel_image[0x202:0x206] != b"HdrS":
+        return 0
+    pref_address, init_size = struct.unpack_from("<QI", kernel_image, 0x258)
+    return int(pref_address) + int(init_size) + initrd_bytes
 
 
 def initramfs() -> Path:

@@ -1,6 +1,7 @@
 """Where things stand: the source tree this package belongs to, and what it writes."""
 
 import fcntl
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def lock(name: str) -> Iterator[None]:
     with (OUT / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def claimed(base: Path) -> Iterator[Path]:
+    """A folder that no other process works in meanwhile: `base`, or the same with a number behind it."""
+    for number in itertools.count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield folder
+            return
 
 
 def write_whole(path: Path, data: bytes) -> Path:

@@ -39,14 +39,13 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where this run keeps its bundle and logs."""
+        """Where a run keeps its bundle and logs (the first of several at a time; the others get a number)."""
         return paths.OUT / "run" / f"{self.config.stem}-{self.machine.emulator}"
 
-    @property
-    def media(self) -> Media:
+    def media(self, folder: Path) -> Media:
         """The files that are booted; the ISO is named even before it is made."""
         kernel = self.image or paths.image_dir(self.release) / images.HYPERVISOR_ELF
-        return Media(kernel, self.folder / "bundle.cpio", self.folder / "krait.iso")
+        return Media(kernel, folder / "bundle.cpio", folder / "krait.iso")
 
 
 def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path | None = None) -> Plan:
@@ -63,26 +62,30 @@ def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path |
 def dry_run(what: Plan) -> str:
     """The emulator's command line, with the console on its standard output."""
     links = Links(log=what.folder / "bochs.log")
-    return machine.typed(what.machine, machine.command_line(what.machine, what.media, links))
+    return machine.typed(what.machine, machine.command_line(what.machine, what.media(what.folder), links))
 
 
-def prepare(what: Plan) -> Media:
+def prepare(what: Plan, folder: Path) -> Media:
     """Build the image, the guests and the bundle."""
-    bundle = images.write_bundle(what.settings, what.media.bundle, what.release, not what.prompt)
-    return Media(what.image or images.hypervisor(what.release), bundle)
+    media = what.media(folder)
+    images.write_bundle(what.settings, media.bundle, what.release, not what.prompt)
+    if what.image is None:
+        images.hypervisor(what.release)
+    return media
 
 
 def run(what: Plan, timeout: float | None) -> ExitCode:
     """Boot, show, and answer with the exit code of the run."""
     signal.signal(signal.SIGTERM, _terminated)
     start = time.monotonic()
-    media = prepare(what)
     keys = relay.terminal_keys() if what.prompt else None
-    with Emulator(what.machine, media, what.folder) as emulator:
-        progress.note(f"  {machine.typed(what.machine, emulator.command)}")
-        _introduce(what, emulator, keys is not None)
-        code = _stay(what, emulator, keys, timeout)
-    progress.note(f"  {time.monotonic() - start:.1f} s in all; logs are in {paths.shown(what.folder)}")
+    with paths.claimed(what.folder) as folder:
+        media = prepare(what, folder)
+        with Emulator(what.machine, media, folder) as emulator:
+            progress.note(f"  {machine.typed(what.machine, emulator.command)}")
+            _introduce(media, emulator, keys is not None)
+            code = _stay(what, emulator, media, keys, timeout)
+        progress.note(f"  {time.monotonic() - start:.1f} s in all; logs are in {paths.shown(folder)}")
     return code
 
 
@@ -90,15 +93,15 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _introduce(what: Plan, emulator: Emulator, typing: bool) -> None:
+def _introduce(media: Media, emulator: Emulator, typing: bool) -> None:
     if emulator.gdb_path is not None:
-        elf = paths.shown(what.media.kernel)
+        elf = paths.shown(media.kernel)
         print(f"The machine waits. In another terminal: gdb {elf} -ex 'target remote {emulator.gdb_path}'", file=sys.stderr)
     if typing:
         progress.note("  Ctrl-C ends the machine at once, `poweroff` in order; `krait attach` joins from another terminal")
 
 
-def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | None) -> ExitCode:
+def _stay(what: Plan, emulator: Emulator, media: Media, keys: int | None, timeout: float | None) -> ExitCode:
     names = [vm.name for vm in what.settings.vms] if sys.stdout.isatty() else []
     hub = relay.Hub(paths.runtime_dir() / f"{os.getpid()}.sock")
     try:
@@ -106,10 +109,11 @@ def _stay(what: Plan, emulator: Emulator, keys: int | None, timeout: float | Non
         ended = loop.run(timeout)
     finally:
         hub.close()
-    (what.folder / "console.log").write_bytes(loop.transcript)
-    console = f"console: {paths.shown(what.folder / 'console.log')}"
+    log = emulator.log_dir / "console.log"
+    log.write_bytes(loop.transcript)
+    console = f"console: {paths.shown(log)}"
     if not ended:
-        place = where.where(emulator, what.media.kernel)
+        place = where.where(emulator, media.kernel)
         raise KraitError(f"not ended after {timeout:g} s; {console}\n{place}", ExitCode.TIMEOUT)
     exit_status = emulator.wait(END_SECONDS)
     if exit_status is None:

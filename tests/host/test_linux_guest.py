@@ -1,11 +1,13 @@
 """The stock Linux guest's own part, without a hypervisor: kernel and file system boot, /init says so and powers off."""
 
+import struct
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from krait import linux_image, newc, tools
-from krait.config import DEFAULT_LINUX_CMDLINE
+from krait import config, images, linux_image, newc, tools
+from krait.config import DEFAULT_LINUX_CMDLINE, ConfigError
 
 
 def test_the_initial_file_system_is_the_same_each_time() -> None:
@@ -29,3 +31,17 @@ def test_it_reaches_user_space_on_the_bare_machine() -> None:
     assert lines[1].startswith("krait-guest: Linux 6.")
     assert lines[2:] == ["krait-guest: run echo,run-$((6*7))", "krait-guest: run ended with 0", "krait-guest: powering off"]
     assert "run-42" in done.stdout
+
+
+def test_memory_that_cannot_hold_the_kernel_is_refused_with_its_line(tmp_path: Path) -> None:
+    """pref_address 16 MiB, init_size 40 MiB, file system 4 MiB: 60 MiB are needed."""
+    header = bytearray(0x264)
+    header[0x202:0x206] = b"HdrS"
+    struct.pack_into("<QI", header, 0x258, 16 << 20, 40 << 20)
+    (tmp_path / "bzImage").write_bytes(header)
+    (tmp_path / "initrd").write_bytes(bytes(4 << 20))
+    text = '[[vm]]\nname = "tux"\nkind = "linux"\nkernel = "bzImage"\ninitrd = "initrd"\nmemory = "{}MiB"\n'
+    assert images.guests(config.parse(text.format(60), "vms.toml", tmp_path), release=False)
+    with pytest.raises(ConfigError) as caught:
+        images.guests(config.parse(text.format(59), "vms.toml", tmp_path), release=False)
+    assert str(caught.value) == "vms.toml:6: 'tux' has 59MiB; its kernel and file system need 60MiB to be loaded"
