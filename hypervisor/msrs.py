@@ -10,13 +10,14 @@
 | BIOS_SIGN_ID (microcode) | a constant that claims no fix | dropped: Linux writes 0 before it reads |
 | MTRRCAP, MTRRs | stored; at first all memory is write-back | checked, stored, never obeyed (mtrr.py) |
 | MISC_ENABLE | fast strings; no BTS, no PEBS | dropped |
-| DEBUGCTL | 0 | 0 only |
+| DEBUGCTL, MCG_STATUS | 0 | 0 only |
+| MCG_CAP | 0: machine-check architecture without banks; the host's machine checks never reach a guest | #GP |
 | PAT, EFER | the guest's | checked, obeyed; EFER: SCE, LME while paging is off, NXE |
 | TSC_AUX | the guest's | switched with the vCPU |
 | SYSCFG, HWCR, NB_CFG, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
 | KVM clock: 11, 12, 4B564D00, 4B564D01 | last value | devices/kvm_clock.py, handlers/wrmsr.py |
 
-Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them), machine check,
+Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them),
 performance counters, those of VMX and SVM, thermal and power.
 """
 from typing import Final
@@ -73,7 +74,7 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
             return features.rdtscp
         case defs.EFER | defs.IA32_PAT:
             read_state_msr(vcpu, msr, found)
-        case defs.IA32_PLATFORM_ID | defs.IA32_DEBUGCTL:
+        case defs.IA32_PLATFORM_ID | defs.IA32_DEBUGCTL | defs.IA32_MCG_CAP | defs.IA32_MCG_STATUS:
             found.value = 0
         case defs.IA32_FEATURE_CONTROL:
             found.value = FEATURE_CONTROL_LOCKED
@@ -146,7 +147,7 @@ def write(vcpu: Vcpu, msr: u32, value: u64) -> bool:
             return True
         case defs.IA32_APIC_BASE:
             return value == APIC_BASE_RESET | (APIC_BASE_BSP if vcpu.index == 0 else 0)
-        case defs.IA32_DEBUGCTL:
+        case defs.IA32_DEBUGCTL | defs.IA32_MCG_STATUS:
             return value == 0
         case defs.SYSCFG:
             vcpu.misc_msr[SYSCFG_SLOT] = value

@@ -12,7 +12,7 @@ from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.cpu_features import CpuidResult
 from hypervisor.arch_x86.defs.cpuid import (
     F1C_DSCPL, F1C_DTES64, F1C_EST, F1C_HYPERVISOR, F1C_MONITOR, F1C_OSXSAVE, F1C_PCID, F1C_PDCM, F1C_SMX, F1C_TM2,
-    F1C_TSC_DEADLINE, F1C_VMX, F1C_X2APIC, F1D_ACPI, F1D_APIC, F1D_DS, F1D_HTT, F1D_MCA, F1D_MCE, F1D_PBE, F1D_TM,
+    F1C_TSC_DEADLINE, F1C_VMX, F1C_X2APIC, F1D_ACPI, F1D_APIC, F1D_DS, F1D_HTT, F1D_PBE, F1D_TM,
     F7B_SHOWN, F7C_SHOWN, FE1C_SHOWN, FE1D_FFXSR)
 from hypervisor.arch_x86.defs.cr import CR4_OSXSAVE
 from hypervisor.arch_x86.intrinsics import cpuid
@@ -36,7 +36,7 @@ KRAIT_EDX: Final[u32] = 0x724B7469
 
 LEAF_1_ECX_HIDDEN: Final[u32] = (F1C_DTES64 | F1C_MONITOR | F1C_DSCPL | F1C_VMX | F1C_SMX | F1C_EST | F1C_TM2 | F1C_PDCM | F1C_PCID
                                  | F1C_X2APIC | F1C_TSC_DEADLINE | F1C_OSXSAVE)
-LEAF_1_EDX_HIDDEN: Final[u32] = (F1D_MCE | F1D_APIC | F1D_MCA | F1D_DS | F1D_ACPI | F1D_HTT | F1D_TM | F1D_PBE)
+LEAF_1_EDX_HIDDEN: Final[u32] = (F1D_APIC | F1D_DS | F1D_ACPI | F1D_HTT | F1D_TM | F1D_PBE)
 XSAVE_FORMS_SHOWN: Final = 7  # leaf 0xD:1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX 1; no XSAVES
 PHYSICAL_BITS_EAX: Final = 0xFFFF
 
