@@ -180,7 +180,8 @@ class Expressions:
             raise self.refuse(node, f"index {index.const} is outside 0..{count - 1}", "negative indexes do not exist")
         both = Value("", element, reads=owner.reads or index.reads, calls=owner.calls or index.calls)
         text = index.text
-        if not owner.direct and not isinstance(index.const, int):
+        # gcc checks the bounds of what it loads or stores; taking an address it allows the place behind the last element.
+        if (not owner.direct or is_struct_value(element) or isinstance(element, Arr)) and not isinstance(index.const, int):
             text = f"krait_index({self.wide(index, (integer_of(index.type) or U64).signed)}, {count})"
         if isinstance(element, Arr) and not owner.direct:
             return Value(f"({owner.text} + {text} * {self._elements(element)})", element, reads=both.reads, calls=both.calls,

