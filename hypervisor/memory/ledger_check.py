@@ -30,11 +30,11 @@ ERRORS_SHOWN: Final = 8
 class Phase(IntEnum):
     """What a check is looking at."""
 
-    ENTRIES = 0
-    FREE_LIST = 1
-    TABLES = 2
-    TOTALS = 3
-    DONE = 4
+    DONE = 0
+    ENTRIES = 1
+    FREE_LIST = 2
+    TABLES = 3
+    TOTALS = 4
 
 
 @struct
@@ -120,12 +120,13 @@ def in_turn() -> None:
     now: u64 = clock.now()
     if now < progress.next_turn:
         return
+    if progress.phase == Phase.DONE:
+        begin()
     progress.last_vm = None  # it may have gone since
     if step():
         if progress.errors != 0:
             panic(f"ledger: {progress.errors} errors, told above")
         progress.rounds += 1
-        begin()
     progress.next_turn = now + (clock.now() - now) * TURN_SHARE
 
 
@@ -196,14 +197,14 @@ def _step_free_list() -> None:
 
 def _step_tables() -> None:
     """Some of one VM's nested tables: ends after the first table of leaves."""
+    while progress.place < MAX_VMS and spaces.vms[progress.place] is None:
+        progress.place += 1
+        progress.gfn = 0
     if progress.place == MAX_VMS:
         progress.phase = Phase.TOTALS
         return
     vm = spaces.vms[progress.place]
-    if vm is None:
-        progress.place += 1
-        progress.gfn = 0
-        return
+    assert vm is not None
     for _ in range(DESCENTS_A_STEP):
         if progress.gfn >= GFN_LIMIT:
             _check_vm_totals(vm)
