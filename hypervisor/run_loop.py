@@ -94,8 +94,6 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
 
 def reschedule(cpu: Cpu) -> None:
     """Charge the one that ran, and make the one that the policy picks current: maybe the same."""
-    if DEBUG:
-        ledger_check.in_turn()
     now: u64 = clock.now()
     previous = cpu.vcpu
     if previous is not None:
@@ -104,6 +102,9 @@ def reschedule(cpu: Cpu) -> None:
         previous.on_cpu = False
         if may_run(previous):
             policy.requeue(previous)
+    if DEBUG:
+        ledger_check.in_turn()
+        now = clock.now()  # at nobody's expense
     vcpu = policy.pick()
     cpu.vcpu = vcpu
     if vcpu is None:

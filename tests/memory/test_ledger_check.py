@@ -138,7 +138,7 @@ def test_turns_do_not_mistake_changes_for_errors(monkeypatch: pytest.MonkeyPatch
     with closing(World(400)) as world:
         vm = world.vm(100)
         clear(ledger_check.progress)
-        for turn in range(60):
+        for turn in range(90):
             machine.tsc += clock.ticks_of(1_000_000_000)
             ledger_check.in_turn()
             assert backing.back(vm, Gfn(turn)) == Status.OK
