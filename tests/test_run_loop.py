@@ -1,0 +1,282 @@
+"""The whole hypervisor above the world switch, interpreted: VMs from an ELF file, run by a script in place of the CPU.
+
+The script is called where VMRUN would be: it looks at registers and VMCB as the CPU would, and leaves an exit behind.
+"""
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hypervisor import run_loop, vm
+from hypervisor.abi import EXIT_GUEST_FAILED, EXIT_OK, HYPERCALL_BASE, START_INFO_MAGIC, VM_KIND_PV, Hypercall, StartInfo, VmConfig
+from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
+from hypervisor.arch_x86 import backend, machine_exit, serial
+from hypervisor.arch_x86.defs import msr
+from hypervisor.arch_x86.fake.machine import machine
+from hypervisor.arch_x86.state import Registers
+from hypervisor.arch_x86.svm import init
+from hypervisor.arch_x86.svm.vmcb import Vmcb
+from hypervisor.cpu import boot_cpu
+from hypervisor.lang import at, clear, map_memory, unmap_memory
+from hypervisor.loaders import pv_elf
+from hypervisor.memory import guest_memory, ledger, nested_walk
+from hypervisor.memory.ledger import Kind
+from hypervisor.model import Vm
+from hypervisor.sched import policy, run_queue, weighted
+from hypervisor.status import Status
+from tests.memory.world import World
+
+FILE = 0x60_0000_0000
+LINES = 0x61_0000_0000
+ENTRY = 0x10_0010
+VMMCALL, CPUID, HLT, NPF, SHUTDOWN, INTR = 0x81, 0x72, 0x78, 0x400, 0x7F, 0x60
+Script = Iterator[None]
+
+
+class Ended(Exception):
+    """The machine was left, with this code."""
+
+
+def elf(code: bytes = b"krait", bss: int = 0x3000, machine_number: int = 62, at_gpa: int = 0x10_0000) -> bytes:
+    """A kernel of one segment."""
+    head = struct.pack("<4s12B", b"\x7fELF", 2, 1, 1, *[0] * 9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, machine_number, 1, ENTRY, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack("<IIQQQQQQ", 1, 7, 120, at_gpa, at_gpa, len(code), bss, PAGE_SIZE) + code
+
+
+class Host:
+    """A booted hypervisor with VMs whose guests are generators: each `yield` is one exit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = World(1600)
+        self.shown = bytearray()
+        self.guests: dict[int, tuple[Vm, Script]] = {}
+        for part in (vm.table, init.host, policy.current, weighted.state, backend.chosen):
+            clear(part)
+        for number in (msr.EFER, msr.VM_HSAVE_PA):
+            machine.msrs[number] = 0
+        backend.chosen.svm = True
+        init.host.asid_count = 4
+        assert backend.init_cpu(boot_cpu) == Status.OK
+        monkeypatch.setattr(serial, "put", self.shown.append)
+        monkeypatch.setattr(machine_exit, "leave", self.leave)
+        machine.guest_runs = self.enter
+        machine.tsc_step = 1000
+
+    def leave(self, code: int) -> None:
+        raise Ended(code)
+
+    def add(self, name: str, script: Callable[["Guest"], Script], weight: int = 100) -> Vm:
+        config = VmConfig()
+        config.kind, config.weight, config.memory_bytes, config.vcpu_count = VM_KIND_PV, weight, 2 << 20, 1
+        for index, char in enumerate(name.encode()):
+            config.name[index] = char
+        assert vm.create(config) == Status.OK
+        made = vm.by_id(vm.table.count - 1)
+        assert made is not None
+        data = bytearray(elf())
+        map_memory(FILE, data)
+        assert pv_elf.load(made, config, Hva(FILE), len(data)) == Status.OK
+        unmap_memory(FILE)
+        vcpu = made.vcpus[0]
+        assert vcpu is not None
+        self.guests[vcpu.backend_hpa] = (made, script(Guest(made)))
+        vm.start(made)
+        return made
+
+    def enter(self, registers: int, vmcb: int) -> None:
+        next(self.guests[vmcb][1])
+
+    def run(self) -> int:
+        vm.table.end_auto = True
+        with pytest.raises(Ended) as left:
+            run_loop.run(boot_cpu)
+        return int(left.value.args[0])
+
+    @property
+    def text(self) -> str:
+        return self.shown.decode()
+
+
+class Guest:
+    """What a script plays with."""
+
+    def __init__(self, of: Vm) -> None:
+        vcpu = of.vcpus[0]
+        assert vcpu is not None
+        self.vm = of
+        self.regs: Registers = vcpu.regs
+        self.vmcb = at(Vmcb, vcpu.backend_hva)
+
+    def exit(self, code: int, info1: int = 0, info2: int = 0) -> None:
+        self.vmcb.exit_code, self.vmcb.exit_info1, self.vmcb.exit_info2 = code, info1, info2
+
+    def call(self, number: int, a: int = 0) -> None:
+        self.vmcb.rax, self.regs.rdi = HYPERCALL_BASE + number, a
+        self.exit(VMMCALL)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    made = Host(monkeypatch)
+    yield made
+    machine.guest_runs = None
+    made.world.close()
+    for part in (vm.table, init.host, backend.chosen, boot_cpu, run_queue.queue, nested_walk.spaces):
+        clear(part)
+
+
+def power_off(guest: Guest, code: int = 0) -> Script:
+    guest.call(Hypercall.POWER_OFF, code)
+    yield
+
+
+def test_start_state(host: Host) -> None:
+    seen = StartInfo()
+
+    def script(guest: Guest) -> Script:
+        assert (guest.vmcb.rip, guest.vmcb.cpl, guest.vmcb.efer) == (ENTRY, 0, 0x1D00)
+        place = guest_memory.host_address(guest.vm, Gpa(guest.regs.rdi))
+        info = at(StartInfo, place)
+        seen.magic, seen.memory_bytes, seen.image_end = info.magic, info.memory_bytes, info.image_end
+        tables = guest.vmcb.cr3
+        assert guest_memory.read_u64(guest.vm, Gpa(guest_memory.read_u64(guest.vm, Gpa(
+            guest_memory.read_u64(guest.vm, Gpa(tables)) & ~0xFFF)) & ~0xFFF)) == 0x83
+        assert guest_memory.read_u8(guest.vm, Gpa(0x10_0000)) == ord("k")
+        yield from power_off(guest)
+
+    host.add("a", script)
+    assert host.run() == EXIT_OK
+    assert (seen.magic, seen.memory_bytes, seen.image_end) == (START_INFO_MAGIC, 2 << 20, 0x10_7000)
+
+
+def test_exits_move_rip_and_registers(host: Host) -> None:
+    machine.cpuid_leaves[(0, 0)] = (0x10, 1, 2, 3)
+
+    def script(guest: Guest) -> Script:
+        guest.vmcb.rax, guest.regs.rcx = 0, 0
+        guest.exit(CPUID)
+        yield
+        assert (guest.vmcb.rax, guest.regs.rbx, guest.regs.rcx, guest.regs.rdx) == (0xD, 1, 2, 3)
+        assert guest.vmcb.rip == ENTRY + 2
+        guest.call(Hypercall.VERSION)
+        yield
+        assert guest.vmcb.rax & 0xFFFFFFFF == 1 and guest.vmcb.rip == ENTRY + 5
+        guest.exit(NPF, 6, 0x18_0000)
+        yield
+        assert guest.vmcb.rip == ENTRY + 5
+        assert guest_memory.host_address(guest.vm, Gpa(0x18_0000)) != 0
+        yield from power_off(guest, 7)
+
+    host.add("a", script)
+    assert host.run() == EXIT_GUEST_FAILED
+    assert "result: vm 'a' ended with code 7" in host.text
+
+
+def test_a_crash_stops_one_vm(host: Host) -> None:
+    def bad(guest: Guest) -> Script:
+        guest.vmcb.rip, guest.regs.r9 = 0x10_0123, 0xABCD
+        guest.exit(SHUTDOWN)
+        yield
+        raise AssertionError("it ran on")
+
+    def good(guest: Guest) -> Script:
+        for _ in range(20):
+            guest.exit(INTR)
+            yield
+        yield from power_off(guest)
+
+    host.add("bad", bad)
+    host.add("good", good)
+    assert host.run() == EXIT_GUEST_FAILED
+    assert "vm 'bad' stopped: triple fault at rip 0x100123" in host.text
+    assert "000000000000abcd" in host.text
+    assert "result: vm 'bad' crashed" in host.text and "result: vm 'good' ended with code 0" in host.text
+
+
+def test_unknown_exit_is_dumped(host: Host) -> None:
+    def script(guest: Guest) -> Script:
+        guest.exit(0x7D, 0x11, 0x22)
+        yield
+
+    host.add("a", script)
+    assert host.run() == EXIT_GUEST_FAILED
+    assert "unknown exit" in host.text and "exit 0x7d info 0x11 0x22" in host.text
+
+
+def test_all_that_a_vm_held_comes_back(host: Host) -> None:
+    free = ledger.book.counts[Kind.FREE]
+
+    def script(guest: Guest) -> Script:
+        for page in range(0x120, 0x140):
+            guest.exit(NPF, 6, page * PAGE_SIZE)
+            yield
+        yield from power_off(guest)
+
+    host.add("a", script)
+    host.run()
+    assert free - ledger.book.counts[Kind.FREE] == vm.VM_PAGES
+    assert "ledger: ok" in host.text
+
+
+def test_interrupted_delivery_is_repeated(host: Host) -> None:
+    """A page fault of the guest, whose delivery needed a page that was not there."""
+    def script(guest: Guest) -> Script:
+        guest.vmcb.exit_int_info = 0x8000_0B0E | (6 << 32)
+        guest.exit(NPF, 6, 0x18_0000)
+        yield
+        assert guest.vmcb.event_injection == 0x8000_0B0E | (6 << 32)
+        guest.vmcb.exit_int_info = 0
+        yield from power_off(guest)
+
+    host.add("a", script)
+    assert host.run() == EXIT_OK
+
+
+def test_single_step_over_an_emulated_instruction(host: Host) -> None:
+    def script(guest: Guest) -> Script:
+        guest.vmcb.rflags = 0x102
+        guest.exit(CPUID)
+        yield
+        assert guest.vmcb.event_injection == 0x8000_0301
+        yield from power_off(guest)
+
+    host.add("a", script)
+    assert host.run() == EXIT_OK
+
+
+def test_waiting_handlers_run_again(host: Host) -> None:
+    """With pins that answer WAIT at random, each call still happens exactly once."""
+    guest_memory.start_random_waits(3)
+
+    def script(guest: Guest) -> Script:
+        for index in range(64):
+            guest_memory.load_image(guest.vm, Gpa(0x18_0000), Hva(LINES + 2 * index), 2)
+            guest.regs.rsi = 2
+            guest.call(Hypercall.CONSOLE_WRITE, 0x18_0000)
+            yield
+            assert guest.vmcb.rax == 2
+        yield from power_off(guest)
+
+    map_memory(LINES, bytearray(b"".join(bytes([48 + i, 10]) for i in range(64))))
+    try:
+        host.add("a", script)
+        assert host.run() == EXIT_OK
+    finally:
+        unmap_memory(LINES)
+    assert [line[4] for line in host.text.splitlines() if line.startswith("[a] ")] == [chr(48 + i) for i in range(64)]
+    assert guest_memory.random_wait.waits > 3
+
+
+@pytest.mark.parametrize("data, status", [
+    (elf(machine_number=3), Status.BAD_ARGUMENT), (elf()[:100], Status.BAD_ARGUMENT), (elf()[:-1], Status.BAD_ARGUMENT),
+    (elf(at_gpa=0x20_0000), Status.BAD_ADDRESS), (elf(bss=1 << 60), Status.BAD_ADDRESS), (elf(bss=2), Status.BAD_ARGUMENT),
+    (b"\x7fELF" + bytes(200), Status.BAD_ARGUMENT), (elf(at_gpa=(1 << 64) - 4096), Status.BAD_ADDRESS)])
+def test_bad_kernels_are_refused(host: Host, data: bytes, status: Status) -> None:
+    made = host.add("a", power_off)
+    config = VmConfig()
+    map_memory(FILE, bytearray(data))
+    try:
+        assert pv_elf.load(made, config, Hva(FILE), len(data)) == status
+    finally:
+        unmap_memory(FILE)
