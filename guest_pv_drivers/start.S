@@ -32,8 +32,9 @@ hypervisor_arch_x86_intrinsics__thread_switch:
         .endr
         ret
 
-# Where a new thread starts: threads.create left the entry in RBX and the argument in RBP.
+# Where a new thread starts, interrupts off as at every switch: threads.create left the entry in RBX and the argument in RBP.
 thread_first:
+        sti
         mov     %ebx, %edi
         mov     %rbp, %rsi
         call    guest_pv_drivers_main__thread
