@@ -20,7 +20,7 @@ from hypervisor.model import Vcpu, Vm
 from hypervisor.paging import page_state
 from hypervisor.status import Status
 
-PIN_MOST: Final = 64 * 1024  # bytes that one pin may span
+PIN_MOST: Final = 32 * 1024  # bytes that one pin may span
 RANDOM_WAIT_MASK: Final[u64] = 7  # debug images: one pin in eight answers WAIT
 ALL_ONES: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF
 

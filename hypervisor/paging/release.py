@@ -10,13 +10,14 @@ from typing import Final
 from hypervisor.abi import Error
 from hypervisor.addresses import Gfn
 from hypervisor.lang import i64, u8, u64
-from hypervisor.memory import backing, ledger, nested
+from hypervisor.memory import backing, frames, ledger, nested
 from hypervisor.model import Vcpu, Vm
 from hypervisor.paging import page_state, pressure
 from hypervisor.status import Status
 
 RELEASE_CHUNK: Final = 128  # pages that one call does at most, so that it stays below 50 k instructions
 POPULATE_CHUNK: Final = 48
+PRESSED_CHUNK: Final = 8  # while memory is short each page costs a look at all VMs
 MUST_WAIT: Final[i64] = -4096  # not an ABI value: the handler returns Outcome.WAIT
 
 
@@ -45,7 +46,8 @@ def mem_populate(vcpu: Vcpu, first: u64, count: u64) -> i64:
     assert vm is not None
     if page_state.refused(vm, first, count):
         return -i64(Error.BAD_ADDRESS)
-    most: u64 = count if count < POPULATE_CHUNK else POPULATE_CHUNK
+    chunk: u64 = POPULATE_CHUNK if frames.available() > pressure.low_watermark() + POPULATE_CHUNK else PRESSED_CHUNK
+    most: u64 = count if count < chunk else chunk
     done: u64 = 0
     while done < most and backing.back(vm, Gfn(first + done)) == Status.OK:
         done += 1
