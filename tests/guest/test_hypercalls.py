@@ -20,6 +20,7 @@ from hypervisor.lang import address, sext_i64
 from hypervisor.memory import backing, guest_memory
 from hypervisor.model import CONSOLE_INPUT_BYTES, WORK_INJECT, WORK_RESCHED, Vcpu, VmState
 from hypervisor.status import Status
+from hypervisor.sched import policy
 from tests.memory.world import World, vcpu_of
 
 PAGES = 64
@@ -167,6 +168,20 @@ def test_yield_asks_the_policy(guest: Guest) -> None:
     boot_cpu.work = 0
     assert guest.result(Hypercall.YIELD) == 0
     assert boot_cpu.work & WORK_RESCHED
+
+
+@pytest.mark.parametrize("which", list(policy.Policy))
+def test_yield_lets_the_other_run_first(guest: Guest, which: policy.Policy) -> None:
+    """Also where the one that yields has had far less CPU than the other."""
+    other = vcpu_of(guest.world.vm(PAGES))
+    assert policy.select(which) == Status.OK
+    guest.vcpu.vruntime, other.vruntime = 5, 5_000_000
+    policy.enqueue(other)
+    assert guest.result(Hypercall.YIELD) == 0
+    policy.requeue(guest.vcpu)
+    assert policy.pick() == other
+    assert policy.pick() == guest.vcpu
+    assert policy.select(policy.Policy.WEIGHTED) == Status.OK
 
 
 def test_release_and_populate(guest: Guest) -> None:
