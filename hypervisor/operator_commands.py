@@ -69,7 +69,10 @@ def info(arguments: u64) -> None:
     say(f"  overhead {machine.overhead_frames + machine.nested_frames} frames, {machine.nested_frames} of them nested tables")
     say(f"  traded   {machine.released_frames} frames released, {machine.populated_frames} populated, "
         f"{machine.pressure_frames} asked for")
-    say(f"  holes    {machine.holes_touched} accesses beyond its memory")
+    say(f"  holes    {machine.holes_touched} accesses beyond its memory, {machine.refused_msrs} MSRs refused")
+    p = machine.platform
+    if p is not None:
+        say(f"  ports    {p.unknown_reads} reads and {p.unknown_writes} writes where no device is, the last at {p.last_unknown:#x}")
     show_exits(machine)
 
 

@@ -15,7 +15,6 @@ from typing import Final
 from hypervisor.lang import struct, u16, u32
 
 VERSION: Final = 1
-PM1_STATUS: Final = 0
 PM1_ENABLE: Final = 2
 PM1_CONTROL: Final = 4
 SCI_EN: Final = 0x0001

@@ -20,7 +20,6 @@ from hypervisor.lang import struct, u16, u32, u64, u8, wrap_u64
 
 VERSION: Final = 1
 HZ: Final[u64] = 1_193_182
-ACCESS_LOW: Final = 1
 ACCESS_HIGH: Final = 2
 SPEAKER: Final = 2  # the channel behind port 61
 PORT61_WRITABLE: Final = 0x0F
