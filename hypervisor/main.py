@@ -130,7 +130,6 @@ def find_virtualization() -> None:
     if status != Status.OK:
         phase.refuse("virtual", "this machine's hardware virtualization lacks what is named above", EXIT_NO_VIRTUALIZATION)
     phase.require(backend.init_cpu(boot_cpu) == Status.OK, "virtual", "it cannot be switched on")
-    phase.found("virtual", backend.chosen.name)
 
 
 def start_guests() -> None:

@@ -1,7 +1,7 @@
 """From the bundle's configuration to VMs that run. Nothing in it is trusted: what is wrong is refused by name."""
 from typing import Final
 
-from hypervisor import bundle, vm
+from hypervisor import bundle, phase, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_LINUX, VM_KIND_PV,
                             BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
@@ -107,7 +107,8 @@ def start_all() -> Status:
     for made in vm.table.vms:
         if made is not None and made.state == VmState.PAUSED:
             vm.start(made)
-            say(f"vm {made.id} '{vm.name(made)}': {made.memory_bytes >> 20} MiB, {made.vcpu_count} vCPU, weight {made.weight}")
+            mib: u64 = made.memory_bytes >> 20
+            phase.found(f"vm {made.id}", f"{vm.name(made)}: {mib} MiB, {made.vcpu_count} vCPU, weight {made.weight}")
     return Status.OK
 
 

@@ -1,6 +1,7 @@
 """Is there SVM, with what this hypervisor needs, and switching it on (AMD APM vol. 2 rev. 3.42, 15.4)."""
 from typing import Annotated, Final
 
+from hypervisor import phase
 from hypervisor.addresses import Hpa, PAGE_SIZE, hpa_of, hva_of
 from hypervisor.arch_x86.defs.cpuid import FE1C_SVM, SVM_LEAF
 from hypervisor.arch_x86.defs.cr import EFER_NXE, EFER_SVME
@@ -55,7 +56,7 @@ def detect() -> Status:
     host.nrip_save = regs[3] & FEATURE_NRIP_SAVE != 0
     host.decode_assists = regs[3] & FEATURE_DECODE_ASSISTS != 0
     host.flush_by_asid = regs[3] & FEATURE_FLUSH_BY_ASID != 0
-    say(f"svm: revision {regs[0] & 0xFF}, {host.asid_count} ASIDs, features {regs[3]:#x}")
+    phase.found("virtual", f"SVM revision {regs[0] & 0xFF}, nested paging, {host.asid_count} ASIDs, features {regs[3]:#x}")
     return Status.OK
 
 

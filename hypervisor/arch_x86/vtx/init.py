@@ -1,6 +1,7 @@
 """VT-x on this CPU: present, unlocked, sufficient; then VMXON. Source: Intel SDM vol. 3C 24.6-24.8, vol. 3D appendix A."""
 from typing import Annotated, Final
 
+from hypervisor import phase
 from hypervisor.addresses import PAGE_SIZE, Hpa, hva_of
 from hypervisor.arch_x86.defs.msr import (CSTAR, FS_BASE, GS_BASE, IA32_FEATURE_CONTROL, IA32_PAT, IA32_SYSENTER_CS,
                                           IA32_SYSENTER_EIP, IA32_SYSENTER_ESP, KERNEL_GS_BASE, LSTAR, SFMASK, STAR)
@@ -87,7 +88,7 @@ def detect() -> Status:
     if check_ept() != Status.OK:
         status = Status.UNSUPPORTED
     if status == Status.OK:
-        say(f"vtx: revision {rdmsr(IA32_VMX_BASIC) & BASIC_REVISION}, EPT and VPID {rdmsr(IA32_VMX_EPT_VPID_CAP):#x}")
+        phase.found("virtual", f"VT-x revision {rdmsr(IA32_VMX_BASIC) & BASIC_REVISION}, EPT and VPID {rdmsr(IA32_VMX_EPT_VPID_CAP):#x}")
     return status
 
 
