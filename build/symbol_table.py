@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
+import subprocess
 from bisect import bisect_right
 from pathlib import Path
 
@@ -48,12 +49,29 @@ def rows_of(elf: Path) -> list[Row]:
     file = ""
     for line in run(["objdump", "--dwarf=decodedline", "-w", str(elf)]).splitlines():
         if row := _ROW.match(line):
-            if file.endswith(".h"):  # an intrinsic: the line of its caller goes on
-                continue
             rows[int(row[2], 16)] = (file, int(row[1]))
         elif name := _FILE.match(line.strip()):
-            file = name[1].removeprefix("./").removeprefix(f"{BUILD.parent}/")
+            file = _from_root(name[1])
+    rows.update(callers_of(elf, [place for place, (file, _) in rows.items() if file.endswith(".h")]))
     return [(place, *where) for place, where in sorted(rows.items())]
+
+
+def callers_of(elf: Path, places: list[int]) -> dict[int, tuple[str, int]]:
+    """The Python lines into which the C of a header (an intrinsic) was inlined, by address."""
+    said = subprocess.run(["addr2line", "-i", "-a", "-e", str(elf)], input="".join(f"{place:#x}\n" for place in places),
+                          capture_output=True, text=True, check=True).stdout
+    found: dict[int, tuple[str, int]] = {}
+    place = 0
+    for line in said.splitlines():
+        if line.startswith("0x"):
+            place = int(line, 16)
+        elif place not in found and (where := re.match(r"(\S+\.(?:py|S)):(\d+)", line)):
+            found[place] = _from_root(where[1]), int(where[2])
+    return found
+
+
+def _from_root(path: str) -> str:
+    return path.removeprefix("./").removeprefix(f"{BUILD.parent}/")
 
 
 def sites_only(elf: Path, rows: list[Row]) -> list[Row]:
