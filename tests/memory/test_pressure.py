@@ -1,16 +1,17 @@
 """Who gives, who waits and who is stopped when frames run short."""
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
 from hypervisor import clock, timers
 from hypervisor.abi import EVENT_MEMORY_PRESSURE, Error, PageState
-from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa
+from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hpa
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.cpu import boot_cpu
-from hypervisor.memory import backing, frames, guest_memory, nested
+from hypervisor.memory import backing, frames, guest_memory, ledger, nested
+from hypervisor.memory.ledger import Kind
 from hypervisor.model import TimerKind, Vcpu, VcpuState, Vm
 from hypervisor.paging import page_state, pressure, release
 from hypervisor.sched.wake import wake
@@ -178,3 +179,50 @@ def test_calls_are_bounded(world: World) -> None:
     assert page_state.set_state(vm, 0, 5000, PageState.UNUSED) == page_state.STATE_CHUNK
     assert release.mem_release(vm, 5000, 0) == 0 and release.mem_populate(vcpu_of(vm), 5000, 0) == 0
     assert vm.released_frames == release.POPULATE_CHUNK
+
+
+def test_ranges_end_where_the_memory_ends(world: World) -> None:
+    vm, most = world.vm(100), (1 << 64) - 1
+    for first, count in ((100, 1), (99, 2), (0, 101), (101, 0), (most, 1), (most, 2), (1, most), (most, most)):
+        assert release.mem_release(vm, first, count) == -Error.BAD_ADDRESS
+        assert release.mem_populate(vcpu_of(vm), first, count) == -Error.BAD_ADDRESS
+        assert page_state.set_state(vm, first, count, PageState.UNUSED) == -Error.BAD_ADDRESS
+    for first, count in ((100, 0), (99, 1), (0, 0)):
+        assert release.mem_release(vm, first, count) == count
+        assert release.mem_populate(vcpu_of(vm), first, count) == count
+        assert page_state.set_state(vm, first, count, PageState.UNUSED) == count
+    for state in (4, 256, most):
+        assert page_state.set_state(vm, 0, 1, state) == -Error.BAD_ARGUMENT
+
+
+def test_a_frame_in_flight_outlives_its_vm(world: World) -> None:
+    """A device still writes to it: it is not given to anybody before the transfer is done."""
+    vm = world.vm(100)
+    fill(vm, 0, 20)
+    hfn = Hfn(guest_memory.host_address(vm, Gpa(7 * PAGE_SIZE)) >> 12)
+    assert ledger.pin(hfn) and ledger.pin(hfn)
+    nested.destroy(vm)
+    assert ledger.kind_of(hfn) == Kind.QUARANTINED
+    ledger.unpin(hfn)
+    assert ledger.settle(10) == 0
+    ledger.unpin(hfn)
+    assert ledger.settle(10) == 1 and ledger.kind_of(hfn) == Kind.FREE
+    assert ledger.book.first_quarantined == ledger.book.last_quarantined == 0
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda hfn, vm: ledger.release(hfn), lambda hfn, vm: ledger.share(hfn), lambda hfn, vm: ledger.unpin(hfn),
+    lambda hfn, vm: ledger.quarantine(hfn, vm, Gfn(8)), lambda hfn, vm: frames.free(Hpa(hfn << 12)),
+    lambda hfn, vm: nested.map(vm, Gfn(8), hfn, nested.MAP_WRITE), lambda hfn, vm: ledger.claim(hfn, Kind.HYPERVISOR, 0, 0),
+    lambda hfn, vm: nested.map(vm, Gfn(8), Hfn(vm.nested_root >> 12), 0), lambda hfn, vm: ledger.entry_of(Hfn(1 << 40))])
+def test_wrong_transitions_are_our_bugs(world: World, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Hfn, Vm], object]) -> None:
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    monkeypatch.setattr(ledger, "panic", refuse)
+    monkeypatch.setattr(nested, "panic", refuse)
+    vm = world.vm(100)
+    fill(vm, 0, 8)
+    hfn = Hfn(guest_memory.host_address(vm, Gpa(7 * PAGE_SIZE)) >> 12)
+    with pytest.raises(AssertionError, match="^(ledger|nested): "):
+        wrong(hfn, vm)
