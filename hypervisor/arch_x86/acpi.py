@@ -13,7 +13,9 @@ LONGEST_TABLE: Final = 0x10_0000
 MAPPED_BELOW: Final[u64] = 0x1_0000_0000  # tables above 4 GiB are not looked at
 
 MADT_IOAPIC: Final = 1
+MADT_IOAPIC_BYTES: Final = 12
 MADT_OVERRIDE: Final = 2
+MADT_OVERRIDE_BYTES: Final = 10
 
 DEFAULT_IOAPIC: Final = 0xFEC0_0000
 
@@ -103,12 +105,13 @@ def power_off() -> None:
 
 def _next_madt(after: u64, kind: u32) -> u64:
     """The next entry of a kind after that at `after` (0: the first); 0 if there is none."""
+    least: u8 = MADT_IOAPIC_BYTES if kind == MADT_IOAPIC else MADT_OVERRIDE_BYTES
     if acpi.madt == 0:
         return 0
     end = acpi.madt + load_u32(acpi.madt + 4)
     entry = acpi.madt + HEADER_BYTES + 8 if after == 0 else after + load_u8(after + 1)
-    while entry + 12 <= end and load_u8(entry + 1) >= 2:
-        if load_u8(entry) == kind and load_u8(entry + 1) >= 10:
+    while entry + 2 <= end and load_u8(entry + 1) >= 2 and entry + load_u8(entry + 1) <= end:
+        if load_u8(entry) == kind and load_u8(entry + 1) >= least:
             return entry
         entry += load_u8(entry + 1)
     return 0

@@ -3,7 +3,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor import boot_info
@@ -106,6 +106,7 @@ def test_ranges_beyond_the_table_are_counted_and_ranges_that_wrap_are_dropped() 
     assert info.range_count == boot_info.MOST_RANGES and info.ranges_ignored == 2
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_tags_are_not_read_beyond_their_end(data: st.DataObject) -> None:
     forget()

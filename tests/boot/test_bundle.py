@@ -2,7 +2,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor import bundle
@@ -53,6 +53,7 @@ def test_every_member_is_found_and_no_other(files: dict[str, bytes], other: str)
         assert bundle.find(other, member) == Status.NOT_FOUND
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_archive_is_refused_or_stays_within_its_bytes(data: st.DataObject) -> None:
     unmap()
