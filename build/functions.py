@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 from typing import Callable
 
+from assigned import Assigned
 from branches import Branches
 from entities import Builtin, Function, FunctionTable, Local, Module, TypeName, Value
 from expressions import Uses, bounds, constant
@@ -121,6 +122,9 @@ class FunctionWriter(Branches):
                 self.uses.struct(kind.struct)
         self.emit(node.lineno, f"def {node.name}({', '.join(c_name(name) for name, _ in self.function.params)}):")
         self.block(node.body)
+        if not self.errors:
+            self.errors += [self.refuse(name, f"{text} may have no value yet", "assign it on every path that leads here")
+                            for name, text in Assigned(node, self.endless_calls, self.folded).early]
         if self.function.result not in (NONE, NORETURN) and not self.ends(node.body) and not self.errors:
             self.errors.append(self.refuse(node.body[-1], f"{node.name}() can end without a value", "return on every path"))
 
