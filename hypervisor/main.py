@@ -1,7 +1,7 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
 from hypervisor import boot_info, boot_options, bundle, clock, operator, phase, run_loop, timers, vm, vm_config
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
-from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, paging, self_test,
+from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
 from hypervisor.boot_info import info
 from hypervisor.build_options import DEBUG
@@ -89,6 +89,10 @@ def protect_memory() -> None:
     status = paging.init()
     phase.require(status == Status.OK, "paging", "more memory than there are page tables for (no 1 GiB pages?)")
     phase.found("paging", f"{paging.paging.end >> 20} MiB mapped, W^X, by {paging.paging.used} tables")
+    memory_types.init()
+    slow = memory_types.first_slow_place()
+    if slow != 0:
+        phase.found("caches", f"the firmware's MTRRs forbid write-back at {slow:#x}: what uses that memory is slow")
     if DEBUG:
         failure = self_test.first_failure()
         phase.require(char_at(failure, 0) == 0, "self-test", f"it does not hold that {failure}")

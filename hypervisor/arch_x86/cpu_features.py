@@ -38,6 +38,7 @@ class Features:
     page_1gb: bool
     pge: bool
     pat: bool
+    mtrr: bool
     msr: bool
     apic: bool
     tsc: bool
@@ -114,6 +115,7 @@ def _leaf_1(r: CpuidResult) -> None:
     features.tsc = _bit(r.edx, 4)
     features.msr = _bit(r.edx, 5)
     features.apic = _bit(r.edx, 9)
+    features.mtrr = _bit(r.edx, 12)
     features.pge = _bit(r.edx, 13)
     features.pat = _bit(r.edx, 16)
 
