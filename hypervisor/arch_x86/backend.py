@@ -131,7 +131,7 @@ def rflags(vcpu: Vcpu) -> u64:
     """The guest's RFLAGS; cheap, where regs.rflags is good only after read_state."""
     if chosen.svm:
         return svm_vcpu.rflags(vcpu)
-    return vcpu.regs.rflags
+    return vtx_vcpu.rflags(vcpu)
 
 
 def read_state(vcpu: Vcpu, state: GuestState) -> None:

@@ -472,6 +472,6 @@ def sidt(descriptor: u64) -> None:
 
 
 def vtx_enter(registers: u64, launched: bool) -> u64:
-    """Run the guest of the current VMCS until it exits, with the Registers at `registers`. Answers the exit reason;
-    0xFFFF: VMfailInvalid, 0xFFFE: VMfailValid."""
+    """Run the guest of the current VMCS until it exits; general registers but RSP, and RIP, from and to the Registers at
+    `registers`. Answers the exit reason; 0xFFFF: VMfailInvalid, 0xFFFE: VMfailValid."""
     return machine.vmx.enter(registers, launched)

@@ -6,7 +6,7 @@
 | RSP, RFLAGS | SVM: VMCB (in Registers from backend.read_state to write_state only); VT-x: VMCS (copied) | the same |
 | other GPRs | svm/enter.S, vtx/enter.S into Registers | the same |
 | CR0, CR3, CR4, EFER, segments, GDTR, IDTR, DR7, DEBUGCTL | VMCB / VMCS | the same |
-| CR2 | SVM: VMCB; VT-x: enter.S | the same |
+| CR2 | SVM: VMCB; VT-x: vCPU switch | the same |
 | DR6 | SVM: VMCB; VT-x: vCPU switch | the same |
 | DR0-DR3 | vCPU switch | vCPU switch |
 | FS, GS base, KERNEL_GS_BASE, STAR, LSTAR, CSTAR, SFMASK, SYSENTER | SVM: VMLOAD/VMSAVE; VT-x: VMCS (bases, SYSENTER), vCPU switch (others) | the same |

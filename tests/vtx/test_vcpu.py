@@ -38,9 +38,9 @@ def run(cpu: Cpu, vcpu: Vcpu, rip: int, reason: int) -> VmExit:
 
 def test_launch_then_resume(vcpu: Vcpu, fields: dict[int, int]) -> None:
     cpu = Cpu()
-    vcpu.regs.rip, vcpu.regs.rsp, vcpu.regs.rflags = 0x1000, 0x8000, 0x202
+    vcpu.regs.rip = 0x1000
     assert run(cpu, vcpu, 0x1010, 10).cause == Cause.CPUID
-    assert fields[vmcs.GUEST_RSP] == 0x8000 and vcpu.regs.rip == 0x1010 and vcpu.regs.rflags == 0x202
+    assert vcpu.regs.rip == 0x1010
     assert run(cpu, vcpu, 0x1020, 12).cause == Cause.HLT
     vcpu.launched = False
     exit = run(cpu, vcpu, 0x1030, 12)
@@ -50,7 +50,7 @@ def test_launch_then_resume(vcpu: Vcpu, fields: dict[int, int]) -> None:
 
 def test_skip_ends_the_sti_shadow(vcpu: Vcpu, fields: dict[int, int]) -> None:
     fields[vmcs.GUEST_INTERRUPTIBILITY] = vmcs.BLOCKED_BY_STI | vmcs.BLOCKED_BY_NMI
-    vcpu.regs.rflags = 0x202
+    fields[vmcs.GUEST_RFLAGS] = 0x202
     vcpu.regs.rip = fields[vmcs.GUEST_RIP] = 2**64 - 1
     assert not inject.can_inject(vcpu)
     exit = VmExit()
@@ -69,10 +69,11 @@ def test_switched_msrs_follow_the_vcpu(vm: Vm, vcpu: Vcpu) -> None:
     vtx_vcpu.switch_to(cpu, vm, vcpu)
     assert machine.msrs[0xC000_0082] == 0x111
     machine.msrs[0xC000_0102] = 0x333  # the guest's SWAPGS
-    machine.registers["dr6"] = 0xFFFF_4FF0
+    machine.registers.update({"dr6": 0xFFFF_4FF0, "cr2": 0x444})
     vtx_vcpu.switch_to(cpu, vm, other)
     assert machine.msrs[0xC000_0082] == 0x222 and machine.registers["dr6"] == 0xFFFF_0FF1
     assert vcpu.kernel_gs_base == 0x333 and vcpu.dr6 == 0xFFFF_4FF0
+    assert vcpu.regs.cr2 == 0x444 and machine.registers["cr2"] == 0
     assert machine.vmx.current == other.backend_hpa
     vtx_vcpu.destroy(vm, other)
     vtx_vcpu.switch_to(cpu, vm, vcpu)
@@ -104,8 +105,11 @@ def test_state_round_trip(vcpu: Vcpu, vm: Vm, seed: st.DataObject, paging: bool,
     if current:
         vtx_vcpu.switch_to(Cpu(), vm, vcpu)
     written, back = filled(seed, paging), GuestState()
+    vcpu.regs.rsp, vcpu.regs.rflags, vcpu.regs.cr2 = 0x8000, 0x202, 0x999
     state.write_state(vcpu, written)
+    vcpu.regs.rsp, vcpu.regs.rflags, vcpu.regs.cr2 = 0, 0, 0x999 if not current else 0
     state.read_state(vcpu, back)
+    assert (vcpu.regs.rsp, vcpu.regs.rflags, vcpu.regs.cr2) == (0x8000, 0x202, 0x999)
     assert read_memory(address(back), sizeof(GuestState)) == read_memory(address(written), sizeof(GuestState))
 
 
@@ -145,7 +149,7 @@ def test_injection(vcpu: Vcpu, fields: dict[int, int]) -> None:
     (0x202, 0, 0, True), (0x002, 0, 0, False), (0x202, 1, 0, False), (0x202, 2, 0, False), (0x202, 8, 0, True),
     (0x202, 0, 0x8000_0B0D, False)])
 def test_can_inject(vcpu: Vcpu, fields: dict[int, int], flags: int, shadow: int, due: int, able: bool) -> None:
-    vcpu.regs.rflags = flags
+    fields[vmcs.GUEST_RFLAGS] = flags
     fields[vmcs.GUEST_INTERRUPTIBILITY] = shadow
     fields[vmcs.ENTRY_INTERRUPTION_INFO] = due
     assert inject.can_inject(vcpu) == able

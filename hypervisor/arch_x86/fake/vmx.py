@@ -9,7 +9,8 @@ VMFAIL_INVALID = 0xFFFF
 VMFAIL_VALID = 0xFFFE
 INSTRUCTION_ERROR = 0x4400
 EXIT_REASON = 0x4402
-SPECIAL_REGISTERS = ((0x681C, 32), (0x681E, 128), (0x6820, 136))  # RSP, RIP, RFLAGS: field, offset in Registers
+GUEST_RIP = 0x681E
+RIP_OFFSET = 128  # in Registers
 WIDTH_BITS = (16, 64, 32, 64)  # by bits 14:13 of a field's number
 
 
@@ -81,9 +82,7 @@ class Vmx:
             self.fields()[INSTRUCTION_ERROR] = 5 if launched else 4
             return VMFAIL_VALID
         self.launched.add(self.current)
-        for field, offset in SPECIAL_REGISTERS:
-            self.fields()[field] = read_memory(registers + offset, 8)
+        self.fields()[GUEST_RIP] = read_memory(registers + RIP_OFFSET, 8)
         self.exits.pop(0)(self.fields(), registers)
-        for field, offset in SPECIAL_REGISTERS:
-            write_memory(registers + offset, 8, self.fields()[field])
+        write_memory(registers + RIP_OFFSET, 8, self.fields()[GUEST_RIP])
         return self.fields()[EXIT_REASON]

@@ -16,7 +16,7 @@ class Here:
     """State of the one CPU that runs guests."""
 
     vmcs: Hpa  # current VMCS, 0: none
-    msr_owner: Vcpu | None  # whose STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE and DR6 are in the CPU
+    msr_owner: Vcpu | None  # whose STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, DR6 and CR2 are in the CPU
     preemption_ticks: u64  # what the VMX-preemption timer is reloaded with
     msr_bitmap: Hpa  # shared by all vCPUs
     revision: u64  # IA32_VMX_BASIC[30:0]

@@ -3,9 +3,7 @@
  * 0xFFFE: VMfailValid. SDM vol. 3C 31.2 (flags), 28.5 (host state at exit). Offsets: arch_x86/state.py, Registers.
  */
         .set    HOST_RSP, 0x6C14
-        .set    GUEST_RSP, 0x681C
         .set    GUEST_RIP, 0x681E
-        .set    GUEST_RFLAGS, 0x6820
         .set    EXIT_REASON, 0x4402
 
         .text
@@ -20,14 +18,8 @@ hypervisor_arch_x86_intrinsics__vtx_enter:
         push    %rdi
         mov     $HOST_RSP, %eax
         vmwrite %rsp, %rax
-        mov     $GUEST_RSP, %eax
-        vmwrite 32(%rdi), %rax
         mov     $GUEST_RIP, %eax
         vmwrite 128(%rdi), %rax
-        mov     $GUEST_RFLAGS, %eax
-        vmwrite 136(%rdi), %rax
-        mov     144(%rdi), %rax
-        mov     %rax, %cr2
         test    %sil, %sil
         mov     (%rdi), %rax
         mov     8(%rdi), %rcx
@@ -70,14 +62,8 @@ vtx_exited:
         mov     %r13, 104(%rdi)
         mov     %r14, 112(%rdi)
         mov     %r15, 120(%rdi)
-        mov     $GUEST_RSP, %eax
-        vmread  %rax, 32(%rdi)
         mov     $GUEST_RIP, %eax
         vmread  %rax, 128(%rdi)
-        mov     $GUEST_RFLAGS, %eax
-        vmread  %rax, 136(%rdi)
-        mov     %cr2, %rax
-        mov     %rax, 144(%rdi)
         mov     $EXIT_REASON, %eax
         vmread  %rax, %rax
 3:      pop     %r15

@@ -34,7 +34,7 @@ def can_inject(vcpu: Vcpu) -> bool:
     The shadow in the VMCS is that of the instruction that exited. When RIP has moved, that one was emulated, and it is over.
     """
     use(vcpu)
-    if vcpu.regs.rflags & RFLAGS_IF == 0:
+    if vmread(vmcs.GUEST_RFLAGS) & RFLAGS_IF == 0:
         return False
     blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
     if blocked & vmcs.BLOCKED_BY_SHADOW != 0:

@@ -44,8 +44,10 @@ def write_segment(index: u32, segment: Segment) -> None:
 
 
 def read_state(vcpu: Vcpu, state: GuestState) -> None:
-    """Copy all of the guest's state out that is not in Registers."""
+    """Copy all of the guest's state out; RSP, RFLAGS and CR2 to the vCPU's registers."""
     use(vcpu)
+    vcpu.regs.rsp = vmread(vmcs.GUEST_RSP)
+    vcpu.regs.rflags = vmread(vmcs.GUEST_RFLAGS)
     state.cr0 = ((vmread(vmcs.GUEST_CR0) & ~CR0_HOST_BITS) | (vmread(vmcs.CR0_SHADOW) & CR0_HOST_BITS))
     state.cr3 = vmread(vmcs.GUEST_CR3)
     state.cr4 = ((vmread(vmcs.GUEST_CR4) & CR4_GUEST_BITS) | (vmread(vmcs.CR4_SHADOW) & ~CR4_GUEST_BITS))
@@ -72,8 +74,10 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
 
 
 def write_state(vcpu: Vcpu, state: GuestState) -> None:
-    """Copy all of it in. EFER.LMA follows from LME and CR0.PG; values must be architecturally valid, else the entry fails."""
+    """Copy all of it in, RSP, RFLAGS and CR2 from the vCPU's registers. EFER.LMA follows from LME and CR0.PG; values must be architecturally valid, else the entry fails."""
     use(vcpu)
+    vmwrite(vmcs.GUEST_RSP, vcpu.regs.rsp)
+    vmwrite(vmcs.GUEST_RFLAGS, vcpu.regs.rflags)
     vmwrite(vmcs.GUEST_CR0, (state.cr0 | CR0_NE | CR0_ET) & ~(CR0_CD | CR0_NW))
     vmwrite(vmcs.CR0_SHADOW, state.cr0 | CR0_ET)
     vmwrite(vmcs.GUEST_CR3, state.cr3)

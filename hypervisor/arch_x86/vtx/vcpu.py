@@ -4,8 +4,8 @@ from typing import Annotated, Final
 from hypervisor.addresses import Hpa, hva_of
 from hypervisor.arch_x86.defs.cr import AC, CR0_CD, CR0_NE, CR0_NW, DB, DR6_INIT, MC
 from hypervisor.arch_x86.defs.msr import CSTAR, EFER, IA32_PAT, KERNEL_GS_BASE, LSTAR, SFMASK, STAR
-from hypervisor.arch_x86.intrinsics import (invept, invvpid, load_u16, load_u64, rdmsr, read_cr0, read_cr3, read_cr4, read_cs,
-                                            read_dr6, read_tr, sgdt, sidt, store_u32, vmclear, vmread, vmwrite, vtx_enter,
+from hypervisor.arch_x86.intrinsics import (invept, invvpid, load_u16, load_u64, rdmsr, read_cr0, read_cr2, read_cr3, read_cr4, read_cs,
+                                            read_dr6, read_tr, sgdt, sidt, store_u32, vmclear, vmread, vmwrite, vtx_enter, write_cr2,
                                             write_dr6, wrmsr)
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.arch_x86.vtx import controls, vmcs
@@ -158,7 +158,7 @@ def flush(vcpu: Vcpu) -> None:
 
 
 def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
-    """Make `vcpu` the one that enter runs next: its VMCS, switched MSRs and DR6 into this CPU."""
+    """Make `vcpu` the one that enter runs next: its VMCS, switched MSRs, DR6 and CR2 into this CPU."""
     use(vcpu)
     vmwrite(vmcs.TSC_OFFSET, vm.tsc_offset)
     owner = here.msr_owner
@@ -178,6 +178,7 @@ def save_msrs(vcpu: Vcpu) -> None:
     vcpu.sfmask = rdmsr(SFMASK)
     vcpu.kernel_gs_base = rdmsr(KERNEL_GS_BASE)
     vcpu.dr6 = read_dr6()
+    vcpu.regs.cr2 = read_cr2()
 
 
 def load_msrs(vcpu: Vcpu) -> None:
@@ -188,6 +189,7 @@ def load_msrs(vcpu: Vcpu) -> None:
     wrmsr(SFMASK, vcpu.sfmask)
     wrmsr(KERNEL_GS_BASE, vcpu.kernel_gs_base)
     write_dr6(vcpu.dr6)
+    write_cr2(vcpu.regs.cr2)
 
 
 def enter(cpu: Cpu, vcpu: Vcpu) -> None:
@@ -205,6 +207,14 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
     vcpu.regs.cr2 = value
+    if here.msr_owner == vcpu:
+        write_cr2(value)
+
+
+def rflags(vcpu: Vcpu) -> u64:
+    """The guest's RFLAGS."""
+    use(vcpu)
+    return vmread(vmcs.GUEST_RFLAGS)
 
 
 def cpl(vcpu: Vcpu) -> u64:
