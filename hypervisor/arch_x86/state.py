@@ -3,7 +3,7 @@
 | register | on #VMEXIT saved by | restored by |
 |---|---|---|
 | RAX, RIP | SVM: VMCB (copied to Registers); VT-x: enter.S, VMCS (copied) | the same |
-| RSP, RFLAGS | SVM: VMCB (in Registers from backend.read_state to write_state only); VT-x: VMCS (copied) | the same |
+| RSP, RFLAGS | VMCB / VMCS (in Registers from backend.read_state to write_state only) | the same |
 | other GPRs | svm/enter.S, vtx/enter.S into Registers | the same |
 | CR0, CR3, CR4, EFER, segments, GDTR, IDTR, DR7, DEBUGCTL | VMCB / VMCS | the same |
 | CR2 | SVM: VMCB; VT-x: vCPU switch | the same |
