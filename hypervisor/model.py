@@ -91,18 +91,14 @@ class Vcpu:
     exception_error: u32
     reinject: u32  # event to inject again after an exit during its delivery (IDT-vectoring format), 0: none
     reinject_error: u32
-    nmi_pending: bool
     event_interrupt: bool  # pending_events has been shown in VcpuInfo; event_vector waits for injection
-    halted_at_hlt: bool
     on_cpu: bool  # it is the vCPU whose state is loaded (Cpu.vcpu)
     restart: bool  # the last exit is dispatched again in place of the next entry (its handler got WAIT)
     # switched state
     xcr0: u64
-    xss: u64
     dr: Annotated[list[u64], 4]
     dr6: u64
     tsc_aux: u64
-    pkru: u32
     star: u64
     lstar: u64
     cstar: u64
@@ -110,7 +106,6 @@ class Vcpu:
     kernel_gs_base: u64
     # scheduling: policies own these
     weight: u32
-    runnable_since: u64
     vruntime: u64
     run_queue_index: u32
     cpu_time: u64  # TSC ticks charged
@@ -153,7 +148,6 @@ class Vm:
     kind: u32
     weight: u32
     memory_bytes: u64  # guest-physical RAM is [0, memory_bytes), above 3 GiB split at 4 GiB later
-    memory_lock: u32
     nested_root: Hpa  # EPT or NPT PML4
     nested_frames: u64  # frames of nested tables, charged to this VM
     private_frames: u64  # frames of RAM backed

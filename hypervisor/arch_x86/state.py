@@ -11,8 +11,9 @@
 | DR0-DR3 | vCPU switch | vCPU switch |
 | FS, GS base, KERNEL_GS_BASE, STAR, LSTAR, CSTAR, SFMASK, SYSENTER | SVM: VMLOAD/VMSAVE; VT-x: VMCS (bases, SYSENTER), vCPU switch (others) | the same |
 | PAT | SVM: VMCB (nested paging); VT-x: VMCS | the same |
-| x87, SSE, AVX (XCR0), XSS, PKRU | vCPU switch (eager; XCR0 is set first) | vCPU switch |
-| TSC_AUX, SPEC_CTRL | vCPU switch | vCPU switch |
+| XCR0; x87, SSE, AVX, AVX-512, PKRU: all that XCR0 can enable | vCPU switch (eager; XCR0 is set first) | vCPU switch |
+| TSC_AUX | each WRMSR exits | vCPU switch |
+| XSS, SPEC_CTRL | a guest has none: CPUID hides them, their MSRs raise #GP | |
 """
 from typing import Annotated, Final
 

@@ -13,5 +13,4 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     assert vm is not None
     if vm.platform is not None and backend.rflags(vcpu) & RFLAGS_IF == 0:
         return board.end(vm, 0, "halted")
-    vcpu.halted_at_hlt = True
     return Outcome.BLOCK

@@ -9,7 +9,6 @@ def wake(vcpu: Vcpu) -> None:
     if vcpu.state not in (VcpuState.BLOCKED, VcpuState.WAITING):
         return
     vcpu.state = VcpuState.RUNNABLE
-    vcpu.halted_at_hlt = False
     vm = vcpu.vm
     if vm is not None and vm.state == VmState.RUNNING and not vcpu.on_cpu:
         policy.enqueue(vcpu)
