@@ -4,7 +4,7 @@ Known: MOV to memory (88, 89, C6, C7, A2, A3), MOVNTI and the MOVs from SSE regi
 """
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
 from hypervisor.addresses import Hva
 from hypervisor.arch_x86.instruction import byte, is_prefix

@@ -1,10 +1,9 @@
 """Giving guest memory its frames, on demand and zeroed."""
 from __future__ import annotations
 
-from hypervisor.addresses import PAGE_SHIFT, Gfn, Hfn, Hpa
+from hypervisor.addresses import PAGE_SHIFT, Gfn, Hfn
 from hypervisor.arch_x86.intrinsics import load_u64
-from hypervisor.lang import u64
-from hypervisor.memory import frames, ledger, nested
+from hypervisor.memory import frames, nested
 from hypervisor.memory.nested import MAP_EXECUTE, MAP_WRITE
 from hypervisor.memory.nested_walk import present
 from hypervisor.model import Vcpu, Vm

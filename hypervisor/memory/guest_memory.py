@@ -162,20 +162,6 @@ def load_image(vm: Vm, gpa: Gpa, source: Hva, length: u64) -> Status:
     return Status.OK
 
 
-def clear_image(vm: Vm, gpa: Gpa, length: u64) -> Status:
-    """Loaders: zero RAM of a VM that does not run yet (.bss). Pages without a frame are zero already."""
-    if not in_ram(vm, gpa, length):
-        return Status.BAD_ADDRESS
-    done: u64 = 0
-    while done < length:
-        part = piece(Gpa(gpa + done), length - done)
-        target = host_address(vm, Gpa(gpa + done))
-        if target != 0:
-            fill_memory(target, 0, part)
-        done += part
-    return Status.OK
-
-
 def _place(vm: Vm, gpa: Gpa, size: u64) -> Hva:
     """Host address of a number that does not cross a page and is backed; 0 if the slow way must be taken."""
     if not in_ram(vm, gpa, size) or (gpa & PAGE_MASK) + size > PAGE_SIZE:

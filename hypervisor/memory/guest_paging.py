@@ -6,7 +6,7 @@ will), protection keys, the PDPTE registers of PAE paging (the tables in memory 
 """
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
 from hypervisor.addresses import PAGE_MASK, Gpa, Hva
 from hypervisor.arch_x86.defs.cr import (CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE)

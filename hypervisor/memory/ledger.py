@@ -56,7 +56,8 @@ class Entry:
     pins: u8  # transfers in flight: not freed before they are done
     vm: u16  # id of the VM that is charged, NO_VM
     next: u32  # FREE, QUARANTINED: next frame in the list, 0: last
-    value: u64  # FREE: previous frame (the first one's means nothing); PRIVATE: gfn; SHARED: references; QUARANTINED: epoch; HYPERVISOR: Use
+    # FREE: previous frame (means nothing in the first); PRIVATE: gfn; SHARED: references; QUARANTINED: epoch; HYPERVISOR: Use
+    value: u64
 
 
 @struct

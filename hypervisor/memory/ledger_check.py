@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Annotated, Final
 
 from hypervisor import clock
-from hypervisor.addresses import PAGE_SHIFT, Gfn, Hfn, Hpa, hva_of
+from hypervisor.addresses import PAGE_SHIFT, Gfn, Hfn, Hpa
 from hypervisor.console import say
 from hypervisor.lang import struct, u32, u64
 from hypervisor.memory import ledger

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from hypervisor.addresses import Gfn, Hfn, Hpa, hva_of
+from hypervisor.addresses import Gfn, Hpa, hva_of
 from hypervisor.lang import at, struct, u32, u64
 from hypervisor.model import MAX_VMS, Vm
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from hypervisor.abi import Error
 from hypervisor.addresses import Gfn
-from hypervisor.lang import i64, u8, u64
+from hypervisor.lang import i64, u64
 from hypervisor.memory import backing, frames, ledger, nested
 from hypervisor.model import Vcpu, Vm
 from hypervisor.paging import page_state, pressure

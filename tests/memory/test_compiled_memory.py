@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[str, Callable[..., Any], str, tuple[Any, ...]]] = {
     "populate": (f"{PAGING}.release.mem_populate", release.mem_populate, "vcpu", (GFN, COUNT)),
     "state": (f"{PAGING}.page_state.set_state", page_state.set_state, "vm", (GFN, COUNT, st.integers(0, 4))),
     "pin": (f"{MEMORY}.guest_memory.pin", guest_memory.pin, "vcpu", (GPA, st.one_of(st.integers(0, 9000), COUNT), st.booleans())),
-    "ones": (f"{MEMORY}.holes.show_ones", holes.show_ones, "vm", (st.integers(PAGES, (1 << 37)),)),
+    "ones": (f"{MEMORY}.holes.show_ones", holes.show_ones, "vm", (st.integers(PAGES, (1 << 36) - 1),)),
     "unmap": (f"{MEMORY}.nested.unmap", nested.unmap, "vm", (GFN,)),
     "lookup": (f"{MEMORY}.nested.lookup", nested.lookup, "vm", (st.integers(0, (1 << 64) - 1),)),
     "read64": (f"{MEMORY}.guest_memory.read_u64", guest_memory.read_u64, "vm", (GPA,)),

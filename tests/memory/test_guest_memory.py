@@ -20,7 +20,7 @@ NEAR = st.builds(lambda page, offset: page * PAGE_SIZE + offset, st.integers(0, 
 GPA = st.one_of(NEAR, st.integers(0, BYTES), st.integers(0, (1 << 64) - 1))
 LENGTH = st.one_of(st.integers(0, 40), st.integers(0, 3 * PAGE_SIZE))
 STEP = st.one_of(st.tuples(st.just("in"), GPA, LENGTH), st.tuples(st.just("out"), GPA, LENGTH),
-                 st.tuples(st.just("load"), GPA, LENGTH), st.tuples(st.just("clear"), GPA, LENGTH),
+                 st.tuples(st.just("load"), GPA, LENGTH),
                  st.tuples(st.sampled_from(["read", "write"]), GPA, st.sampled_from([1, 2, 4, 8])))
 READ = {1: guest_memory.read_u8, 2: guest_memory.read_u16, 4: guest_memory.read_u32, 8: guest_memory.read_u64}
 WRITE = {1: guest_memory.write_u8, 2: guest_memory.write_u16, 4: guest_memory.write_u32, 8: guest_memory.write_u64}
@@ -65,10 +65,6 @@ def test_like_a_byte_array(steps: list[tuple[str, int, int]]) -> None:
                 assert status == (Status.OK if inside else Status.BAD_ADDRESS)
                 if inside:
                     model.ram[gpa:gpa + length] = data
-            elif what == "clear":
-                assert guest_memory.clear_image(vm, Gpa(gpa), length) == (Status.OK if inside else Status.BAD_ADDRESS)
-                if inside:
-                    model.ram[gpa:gpa + length] = bytes(length)
             else:
                 numbers(world, model, what, gpa, length)
             if what in ("in", "out"):

@@ -7,7 +7,7 @@ import pytest
 
 from hypervisor import crash, guest_code
 from hypervisor.abi import VM_KIND_LINUX, VM_KIND_PV
-from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hva
+from hypervisor.addresses import PAGE_SIZE, Gfn, Hva
 from hypervisor.arch_x86.instruction_store import store_length
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.handlers import nested_fault

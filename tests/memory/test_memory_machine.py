@@ -11,13 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypervisor.abi import Error, PageState
 from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hpa
 from hypervisor.arch_x86.intrinsics import store_u64
-from hypervisor.lang import clear
 from hypervisor.memory import backing, frames, guest_memory, ledger, nested
 from hypervisor.memory.ledger import Kind
 from hypervisor.model import Vm, VmState
 from hypervisor.paging import page_state, pressure, release
 from hypervisor.status import Status
-from tests.memory.world import FIRST_FRAME, World, vcpu_of
+from tests.memory.world import World, vcpu_of
 
 FRAMES = 700
 TAKEABLE = (PageState.UNUSED, PageState.VOLATILE)

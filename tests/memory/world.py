@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from hypervisor import clock, timers
-from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hva
+from hypervisor.addresses import PAGE_SIZE, Gpa, Hfn, Hva
 from hypervisor.arch_x86 import lapic
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.svm import nested_format as npt
 from hypervisor.arch_x86.vtx import nested_format as ept
 from hypervisor.cpu import boot_cpu
-from hypervisor.lang import address, clear, map_memory, sizeof, unmap_memory
+from hypervisor.lang import clear, map_memory, unmap_memory
 from hypervisor.memory import frames, guest_memory, holes, ledger, ledger_check, nested, nested_walk
 from hypervisor.memory.ledger import ENTRY_BYTES, Kind
 from hypervisor.model import Vcpu, VcpuState, Vm, VmState
