@@ -16,7 +16,7 @@ def test_guests_run(machine: Machine, boot: Boot) -> None:
         {"name": "a", "kind": "pv", "memory": "16MiB", "workload": "memory-write"},
         {"name": "b", "kind": "pv", "memory": "16MiB", "workload": "idle"},
     ]).wait_end()  # fmt: skip
-    assert "virtual     svm" in end.text
+    assert "virtual     SVM" in end.text
     assert "[a] memory ok" in end.text and "[b] idle woke" in end.text
 
 

@@ -22,6 +22,7 @@ def leave(code: u32) -> None:
     hide_prompt()
     serial.flush()
     say(f"krait: exit {code:#x}")
+    serial.drain()
     outb(ISA_DEBUG_EXIT, u8(code))
     if code == EXIT_OK:
         magic_break()

@@ -28,6 +28,7 @@ LCR_DLAB: Final = 0x80
 MCR_DTR_RTS_OUT2: Final = 0x0B  # OUT2 lets the interrupt out of the chip on a PC
 LSR_DATA_READY: Final = 0x01
 LSR_THR_EMPTY: Final = 0x20
+LSR_TRANSMITTER_EMPTY: Final = 0x40  # the last bit has left too
 FIFO_BYTES: Final = 16
 POLL_LIMIT: Final = 10_000_000  # reads of LSR before a stuck transmitter is given up
 
@@ -136,6 +137,14 @@ def flush() -> None:
     while com1.output_tail != com1.output_head:
         _send_polled(com1.output[com1.output_tail % OUTPUT_BYTES])
         com1.output_tail = wrap_u32(com1.output_tail + 1)
+
+
+def drain() -> None:
+    """Wait until the last byte that was sent by polling has left: a machine that ends now would lose it."""
+    polls: u32 = 0
+    while com1.present and inb(COM1_PORT + LSR) & LSR_TRANSMITTER_EMPTY == 0 and polls < POLL_LIMIT:
+        polls += 1
+        pause()
 
 
 def _receive(byte: u8) -> None:

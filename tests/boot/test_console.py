@@ -39,7 +39,7 @@ class Uart:
         if offset == serial.THR:
             return self.received.popleft()
         if offset == serial.LSR:
-            return serial.LSR_THR_EMPTY | (serial.LSR_DATA_READY if self.received else 0)
+            return serial.LSR_THR_EMPTY | serial.LSR_TRANSMITTER_EMPTY | (serial.LSR_DATA_READY if self.received else 0)
         if offset == serial.IIR:
             if self.received and self.registers[serial.IER] & serial.IER_RECEIVE:
                 return 4
