@@ -1,5 +1,5 @@
 """From an exit's cause to its handler, and from the handler's answer to what happens with the vCPU."""
-from typing import Annotated, Final
+from typing import Final
 
 from hypervisor import inject, vm
 from hypervisor.arch_x86 import backend
@@ -10,7 +10,7 @@ from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exc
                                  interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdtsc, triple_fault,
                                  unknown, virtualization, wbinvd, wrmsr, xsetbv)
 from hypervisor.handlers.outcome import Outcome
-from hypervisor.model import EXIT_CAUSES, WORK_RESCHED, Vcpu, VcpuState
+from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState
 from hypervisor.sched.wake import sleep
 
 # In the order of vm_exit.Cause.
@@ -19,11 +19,6 @@ HANDLERS: Final = (
     wrmsr.handle, hlt.handle, nested_fault.handle, cr_access.handle, dr_access.handle, xsetbv.handle, exception.handle,
     triple_fault.handle, rdtsc.handle, invlpg.handle, pause.handle, monitor_mwait.handle, virtualization.handle,
     wbinvd.handle, entry_failure.handle, unknown.handle)
-
-CAUSE_NAMES: Final[Annotated[list[str], EXIT_CAUSES]] = [
-    "interrupt", "nmi", "interrupt-window", "cpuid", "hypercall", "io", "rdmsr", "wrmsr", "hlt", "nested-fault",
-    "cr-access", "dr-access", "xsetbv", "exception", "triple-fault", "rdtsc", "invlpg", "pause", "monitor-mwait",
-    "vmx-svm", "wbinvd", "entry-failure", "unknown"]
 
 
 def dispatch(vcpu: Vcpu, exit: VmExit) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from hypervisor.addresses import Gpa, Hpa, Hva
 from hypervisor.arch_x86.state import Registers
-from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.arch_x86.vm_exit import EXIT_CAUSES, VmExit
 from hypervisor.devices.platform import Platform
 from hypervisor.lang import struct, u8, u32, u64
 
@@ -18,7 +18,6 @@ MAX_VCPUS_PER_VM: Final = 64
 NAME_BYTES: Final = 32
 CONSOLE_LINE_BYTES: Final = 160
 CONSOLE_INPUT_BYTES: Final = 256
-EXIT_CAUSES: Final = 23
 
 # Cpu.work: what is owed before the next VM entry, lowest bit first.
 WORK_INTERRUPT: Final = 1  # run expired timers
@@ -168,6 +167,8 @@ class Vm:
     post_code: u32  # port 80 of a PV VM (a platform has its own)
     vcpu_count: u32
     vcpus: Annotated[list[Vcpu | None], MAX_VCPUS_PER_VM]
+    past_cpu_time: u64  # of vCPUs that are no more, as Vcpu.cpu_time and Vcpu.exits
+    past_exits: Annotated[list[u64], EXIT_CAUSES]
     console: ConsoleBuffer
     platform: Platform | None
 

@@ -4,13 +4,14 @@ from typing import Annotated, Final
 from hypervisor import clock, crash_commands, guest_console, text, vm
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
+from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import array, text_at, u32, u64
 from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
-from hypervisor.model import EXIT_CAUSES, Vm, VmState
+from hypervisor.model import Vm, VmState
 from hypervisor.status import Status
 
 COMMANDS: Final = 12
@@ -18,10 +19,6 @@ VM_STATES: Final = 5
 
 STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed"]
 KIND_OF_VM: Final[Annotated[list[str], 3]] = ["?", "pv", "linux"]
-CAUSE_NAMES: Final[Annotated[list[str], EXIT_CAUSES]] = [
-    "interrupt", "nmi", "interrupt window", "cpuid", "hypercall", "io", "rdmsr", "wrmsr", "hlt", "nested fault",
-    "cr access", "dr access", "xsetbv", "exception", "triple fault", "rdtsc", "invlpg", "pause", "monitor/mwait",
-    "virtualization", "wbinvd", "entry failure", "unknown"]
 
 
 def run(line: u64) -> None:
@@ -171,8 +168,8 @@ def named(name: u64) -> Vm | None:
 
 
 def cpu_ms(machine: Vm) -> u64:
-    """Milliseconds of CPU charged to all its vCPUs."""
-    ticks: u64 = 0
+    """Milliseconds of CPU charged to all its vCPUs, those that are no more included."""
+    ticks: u64 = machine.past_cpu_time
     for vcpu in machine.vcpus:
         if vcpu is not None:
             ticks += vcpu.cpu_time
@@ -182,6 +179,8 @@ def cpu_ms(machine: Vm) -> u64:
 def show_exits(machine: Vm) -> None:
     """Exits by cause, over all vCPUs."""
     counts: Annotated[list[u64], EXIT_CAUSES] = array(u64, EXIT_CAUSES)
+    for cause in range(EXIT_CAUSES):
+        counts[cause] = machine.past_exits[cause]
     for vcpu in machine.vcpus:
         if vcpu is not None:
             for cause in range(EXIT_CAUSES):

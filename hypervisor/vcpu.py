@@ -5,6 +5,7 @@ from hypervisor import mtrr, timers
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.defs.cr import RFLAGS_RESERVED_ONE
+from hypervisor.arch_x86.vm_exit import EXIT_CAUSES
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, at, sizeof, struct, u32
 from hypervisor.memory import frames
@@ -76,7 +77,15 @@ def destroy(vm: Vm, index: u32) -> None:
     if vcpu.fpu_hva != 0:
         frames.free(hpa_of(vcpu.fpu_hva))
         vm.overhead_frames -= 1
+    keep_account(vm, vcpu)
     vm.vcpus[index] = None
     population.count -= 1
     frames.free(hpa_of(Hva(address(vcpu))))
     vm.overhead_frames -= 1
+
+
+def keep_account(vm: Vm, vcpu: Vcpu) -> None:
+    """What a vCPU that goes has used stays in its VM's account."""
+    vm.past_cpu_time += vcpu.cpu_time
+    for cause in range(EXIT_CAUSES):
+        vm.past_exits[cause] += vcpu.exits[cause]

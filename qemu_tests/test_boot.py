@@ -155,6 +155,8 @@ def test_the_operator_asks_and_stops(machine: Machine, boot: Boot) -> None:
     console.expect(r"hypervisor +\d+")
     console.send_line("list")
     console.expect(r"0 ida +pv +running .*\r\n +1 ike +pv +ended ")
+    console.send_line("info ike")  # what it used is known after its vCPU has gone
+    console.expect(r"ike: ended.*\r\n(?s:.*?) frames released(?s:.*?)\n    [a-z ]+ [1-9]")
     console.send_line("stop ike")
     console.expect("ike does not run")
     console.send_line("stop nobody")
