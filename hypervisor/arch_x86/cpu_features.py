@@ -28,7 +28,6 @@ class Features:
     max_leaf: u32
     max_extended_leaf: u32
     physical_bits: u32
-    xsave_size: u32  # bytes of an XSAVE area with every state the CPU has
     xcr0_mask: u64  # states that XCR0 can enable
     amd: bool  # AMD's numbering: SVM is looked for
     hypervisor_present: bool  # Krait runs under another one
@@ -133,7 +132,6 @@ def _leaf_7(r: CpuidResult) -> None:
 def _leaf_d(r: CpuidResult) -> None:
     _ask(0xD, r)
     features.xcr0_mask = (r.edx << 32) | r.eax
-    features.xsave_size = r.ecx
     cpuid(0xD, 1, address(r))
     features.xsaves = _bit(r.eax, 3)
 

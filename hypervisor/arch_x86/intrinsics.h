@@ -44,7 +44,7 @@ PLAIN(cli, "cli") PLAIN(pause, "pause") PLAIN(wbinvd, "wbinvd") PLAIN(compiler_b
 PLAIN(halt_once, "sti; hlt; cli") PLAIN(interrupt_window, "sti; nop; cli") PLAIN(halt_forever, "1: cli; hlt; jmp 1b")
 PLAIN(magic_break, "xchg %%bx, %%bx") PLAIN(raise_ud, "ud2") PLAIN(raise_nmi, "int $2")
 PLAIN(overflow_stack, "1: push %%rax; jmp 1b")
-PLAIN(sti, "sti")
+PLAIN(sti, "sti") PLAIN(fninit, "fninit")
 FN u64 X(interrupts_off)(void) { u64 flags; asm volatile("pushfq; pop %0; cli" : "=r"(flags) : : "memory"); return flags; }
 FN void X(interrupts_restore)(u64 flags) { asm volatile("push %0; popfq" : : "r"(flags) : "memory", "cc"); }
 FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }

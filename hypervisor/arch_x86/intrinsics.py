@@ -229,6 +229,11 @@ def wbinvd() -> None:
     machine.wbinvd()
 
 
+def fninit() -> None:
+    """x87 as after reset."""
+    machine.fninit()
+
+
 def xsave(area: u64, mask: u64) -> None:
     """XSAVE64 of the states in `mask` to a 64-byte aligned area; XCR0 must have been set."""
     machine.xsave(area, mask)

@@ -137,6 +137,9 @@ class Machine:
     def wbinvd(self) -> None:
         """No caches here."""
 
+    def fninit(self) -> None:
+        """No FPU here."""
+
     def xsave(self, area: int, mask: int) -> None:
         """Only XSTATE_BV (offset 512) is written: no FPU here."""
         write_memory(area + 512, 8, mask)
