@@ -56,7 +56,10 @@ def is_attached(vm: Vm) -> bool:
 def put(vm: Vm, byte: u8) -> None:
     """One byte of output; a newline, or a full line, shows the line. Returns are dropped. Raw while attached."""
     if is_attached(vm):
-        console.write_raw(byte)
+        if serial.is_crowded():
+            serial.com1.output_dropped += 1
+        else:
+            console.write_raw(byte)
         return
     if byte == RETURN:
         return

@@ -131,6 +131,17 @@ def test_a_flood_loses_whole_lines_and_their_number_is_shown(uart: Uart) -> None
     assert serial.com1.output_dropped == 0
 
 
+def test_a_flood_of_the_attached_guest_leaves_the_hypervisor_its_room(uart: Uart) -> None:
+    serial.start_interrupts()
+    vm = make_vm()
+    guest_console.attach(vm)
+    say_as(vm, b"x" * 2 * serial.OUTPUT_BYTES)
+    console.say("the hypervisor is heard")
+    uart.serve()
+    assert bytes(uart.sent).endswith(b"x\r\nthe hypervisor is heard\r\n")
+    assert serial.com1.output_dropped + uart.sent.count(b"x") == 2 * serial.OUTPUT_BYTES
+
+
 @given(st.binary(max_size=300))
 def test_a_guest_cannot_control_the_terminal(data: bytes) -> None:
     uart = Uart()
