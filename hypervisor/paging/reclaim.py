@@ -13,7 +13,7 @@ from hypervisor.model import Vm
 from hypervisor.paging import page_state
 
 PAGES_A_WORD: Final = 8
-SCAN_WORDS: Final = 2048  # words of page states looked at in one call, for all VMs together
+SCAN_WORDS: Final = 1024  # words of page states looked at in one call, for all VMs together
 TAKE_MOST: Final = 48  # frames taken in one call
 
 

@@ -181,6 +181,14 @@ def test_calls_are_bounded(world: World) -> None:
     assert vm.released_frames == release.POPULATE_CHUNK
 
 
+def test_calls_are_bounded_while_memory_is_short(world: World) -> None:
+    """A scan of page states is long enough for one call: with two, a guest could make any call's path longer."""
+    vm = world.vm(1000)
+    fill(vm, 0, LIMIT - 20)
+    page_state.set_state(vm, 0, 100, PageState.UNUSED)
+    assert release.mem_populate(vcpu_of(vm), 500, 100) == 1
+
+
 def test_ranges_end_where_the_memory_ends(world: World) -> None:
     vm, most = world.vm(100), (1 << 64) - 1
     for first, count in ((100, 1), (99, 2), (0, 101), (101, 0), (most, 1), (most, 2), (1, most), (most, most)):
