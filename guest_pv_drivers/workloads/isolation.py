@@ -1,9 +1,10 @@
 """memory-write: fills `mib=` of memory with a pattern of its own, again and again for `ms=`, and finds it unchanged by others.
-memory-peek: reads memory it never wrote, which must be zero, whoever had the frames before."""
+memory-peek: reads memory it never wrote, which must be zero, whoever had the frames before; with `key=1` once a key is typed for it."""
 from typing import Final
 
-from guest_pv_drivers import clock, command_line, memory, start_info
+from guest_pv_drivers import clock, command_line, memory, start_info, threads
 from guest_pv_drivers.console import say
+from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.arch_x86 import intrinsics
 from hypervisor.lang import u32, u64, wrap_u64
 
@@ -52,6 +53,9 @@ def memory_write() -> u32:
 def memory_peek() -> u32:
     """Look for other people's data in fresh memory."""
     count = command_line.number("mib", 4) * FRAMES_PER_MIB
+    if command_line.number("key", 0) != 0:
+        say("peek waits for a key")
+        threads.wait(EVENT_CONSOLE, 0)
     found: u64 = 0
     for frame in range(memory.frames.first_usable, memory.frames.first_usable + count):
         for word in range(WORDS):
