@@ -63,6 +63,11 @@ def power_off(code: u64) -> None:
     call1(Hypercall.POWER_OFF, code)
 
 
+def reboot() -> None:
+    """Start this VM again; does not return."""
+    call0(Hypercall.REBOOT)
+
+
 def crash(gpa: u64, length: u64) -> None:
     """Stop this VM with a dump and a reason."""
     call2(Hypercall.CRASH, gpa, length)

@@ -15,18 +15,19 @@ from guest_pv_drivers.workloads.isolation import memory_peek, memory_write
 from guest_pv_drivers.workloads.misbehave import beyond, crash, exception, triple_fault
 from guest_pv_drivers.workloads.populate import populate
 from guest_pv_drivers.workloads.preemption import counter, preemption
+from guest_pv_drivers.workloads.reboot import reboot
 from guest_pv_drivers.workloads.registers import registers
 from guest_pv_drivers.workloads.spin import spin
 from guest_pv_drivers.workloads.trade import trade
 from hypervisor.lang import u32, u64
 
-WORKLOAD_COUNT: Final = 17
+WORKLOAD_COUNT: Final = 18
 NAMES: Final[Annotated[list[str], WORKLOAD_COUNT]] = [
     "hello", "echo", "spin", "idle", "preemption", "registers", "memory-write", "memory-peek", "trade", "populate",
-    "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits"]
+    "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits", "reboot"]
 WORKLOADS: Final = (
     hello, echo, spin, idle, preemption, registers, memory_write, memory_peek, trade, populate,
-    beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits)
+    beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits, reboot)
 
 THREAD_MEMORY_PRESSURE: Final = 0
 THREADS: Final = (memory_pressure.serve, counter)

@@ -35,7 +35,7 @@ class Hypercall(IntEnum):
     WAKE = 8  # (vcpu index) -> 0; raises EVENT_WAKE there
     POWER_OFF = 9  # (exit code 0..255): does not return
     CRASH = 10  # (gpa of text, bytes <= 256): stops this VM with a dump; does not return
-    REBOOT = 11  # (): does not return
+    REBOOT = 11  # (): starts this VM again from the bundle; does not return
     # These answer how many pages, from the first on, are now as asked; perhaps fewer: call again for the rest.
     MEM_RELEASE = 12  # (first gfn, count) -> pages without a frame; contents are lost, a touch gives a zeroed frame
     MEM_POPULATE = 13  # (first gfn, count) -> pages with a frame (new ones are zeroed); waits for the first under pressure
@@ -109,6 +109,7 @@ BUNDLE_END_AUTO: Final = 1  # flag: power the machine off when the last VM has e
 
 VM_KIND_PV: Final = 1
 VM_KIND_LINUX: Final = 2
+REBOOTS_UNLIMITED: Final[u64] = 0xFFFF_FFFF  # VmConfig.reboots
 
 
 @struct
@@ -132,7 +133,7 @@ class VmConfig:
     weight: u32
     memory_bytes: u64
     vcpu_count: u32
-    flags: u32
+    reboots: u32  # how many resets start the VM again; the next one ends it. REBOOTS_UNLIMITED
     kernel: Annotated[list[u8], 64]  # member of the bundle
     initrd: Annotated[list[u8], 64]  # member, or empty
     cmdline: Annotated[list[u8], 1024]

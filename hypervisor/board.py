@@ -1,7 +1,7 @@
 """What connects the devices of a VM (devices/platform.py, pure) to time, timers, console and the VM's life."""
 from typing import Final
 
-from hypervisor import clock, guest_console, timers
+from hypervisor import clock, guest_console, reboot, timers
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
 from hypervisor.console import say
@@ -17,7 +17,6 @@ from hypervisor.model import WORK_INJECT, TimerKind, Vcpu, VcpuState, Vm, VmStat
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
 
-EXIT_CODE_RESET: Final = 2  # a reset ends a VM in this version; so does a panic of a kernel that resets on panic
 
 
 def create(vm: Vm) -> Status:
@@ -68,7 +67,7 @@ def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
     if effects & platform.EFFECT_POWER_OFF:
         return end(vm, p.exit_code, "switched itself off")
     if effects & platform.EFFECT_RESET:
-        return end(vm, EXIT_CODE_RESET, "asked for a reset, which ends it in this version")
+        return reboot.ask(vm, "a reset")
     return Outcome.SKIP
 
 

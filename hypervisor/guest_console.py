@@ -75,10 +75,15 @@ def put(vm: Vm, byte: u8) -> None:
 
 def finish(vm: Vm) -> None:
     """Show what was begun, and give the keys back: the VM ends."""
-    if vm.console.line_length != 0:
-        show(vm)
+    finish_line(vm)
     if is_attached(vm):
         detach()
+
+
+def finish_line(vm: Vm) -> None:
+    """Show what was begun: the VM ends, or starts again."""
+    if vm.console.line_length != 0:
+        show(vm)
 
 
 def show(vm: Vm) -> None:

@@ -46,6 +46,7 @@ class VmState(IntEnum):
     PAUSED = 2
     ENDED = 3  # powered off by itself
     CRASHED = 4  # stopped by the hypervisor, or by its own CRASH call
+    REBOOTING = 5  # has reset itself: once its memory has been given back it is started again
 
 
 class TimerKind(IntEnum):
@@ -171,6 +172,10 @@ class Vm:
     past_exits: Annotated[list[u64], EXIT_CAUSES]
     console: ConsoleBuffer
     platform: Platform | None
+    config_index: u32  # which configuration of the bundle it was made from: it boots from that again
+    reboots: u32  # so far
+    reboots_most: u32  # abi.VmConfig.reboots
+    hasty_reboots: u32  # the latest ones, each within a second of the VM's start
 
 
 @struct

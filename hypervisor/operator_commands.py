@@ -15,9 +15,9 @@ from hypervisor.model import Vm, VmState
 from hypervisor.status import Status
 
 COMMANDS: Final = 12
-VM_STATES: Final = 5
+VM_STATES: Final = 6
 
-STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed"]
+STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed", "reboots"]
 KIND_OF_VM: Final[Annotated[list[str], 3]] = ["?", "pv", "linux"]
 
 

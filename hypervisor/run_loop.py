@@ -1,5 +1,5 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
-from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm
+from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm, vm_config
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.build_options import DEBUG
@@ -145,7 +145,12 @@ def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
 
 def reap(cpu: Cpu) -> None:
     """One piece of what ended VMs leave behind; then let interrupts in, for there may be many."""
-    if vm.reap_some():
+    done = vm.reap_some()
+    emptied = vm.table.emptied
+    if emptied is not None:
+        vm.table.emptied = None
+        vm_config.boot_again(emptied)
+    if done:
         end_of_run.check(cpu)
     else:
         cpu.work |= WORK_REAP

@@ -9,7 +9,7 @@ from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
 from hypervisor.memory import frames, nested
 from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
-from hypervisor.paging import pressure
+from hypervisor.paging import page_state, pressure
 from hypervisor.sched import weighted
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
@@ -25,6 +25,7 @@ class VmTable:
     count: u32
     alive: u32  # VMs whose memory has not been given back yet
     end_auto: bool  # the bundle asks that the machine ends with the last VM
+    emptied: Vm | None  # it reboots and holds no memory any more: to be made again
 
 
 table: Final = VmTable()
@@ -56,17 +57,14 @@ def create(config: VmConfig) -> Status:
     vm.weight = config.weight
     vm.memory_bytes = config.memory_bytes & ~PAGE_MASK
     vm.vcpu_count = config.vcpu_count
+    vm.reboots_most = config.reboots
     vm.overhead_frames = VM_PAGES
     vm.state = VmState.PAUSED
     for i in range(NAME_BYTES - 1):
         vm.name[i] = config.name[i]
     status = nested.create(vm)
     if status == Status.OK:
-        status = create_vcpus(vm)
-        if status == Status.OK and vm.kind == VM_KIND_LINUX:
-            status = board.create(vm)
-            if status != Status.OK:
-                destroy_vcpus(vm)
+        status = create_parts(vm)
         if status != Status.OK:
             nested.destroy(vm)
     if status != Status.OK:
@@ -76,6 +74,16 @@ def create(config: VmConfig) -> Status:
     table.count += 1
     table.alive += 1
     return Status.OK
+
+
+def create_parts(vm: Vm) -> Status:
+    """What a reboot makes anew, all or nothing: vCPUs, and the devices of a stock system's VM."""
+    status = create_vcpus(vm)
+    if status == Status.OK and vm.kind == VM_KIND_LINUX:
+        status = board.create(vm)
+        if status != Status.OK:
+            destroy_vcpus(vm)
+    return status
 
 
 def create_vcpus(vm: Vm) -> Status:
@@ -116,11 +124,12 @@ def set_weight(vm: Vm, weight: u32) -> Status:
 
 
 def stopped(vm: Vm) -> None:
-    """The VM runs no more; the run loop gives back what it holds. Its state, ENDED or CRASHED, was set by who stopped it."""
-    if vm.state not in (VmState.ENDED, VmState.CRASHED):
+    """The VM runs no more; the run loop gives back what it holds. Its state, ENDED, CRASHED or REBOOTING, was set by who stopped it."""
+    if vm.state not in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
         vm.state = VmState.CRASHED
         say(f"vm '{name(vm)}' stopped")
-    guest_console.finish(vm)
+    if vm.state != VmState.REBOOTING:
+        guest_console.finish(vm)
     for member in vm.vcpus:
         if member is not None:
             vcpu.stop(member)
@@ -128,18 +137,30 @@ def stopped(vm: Vm) -> None:
 
 
 def first_ended() -> Vm | None:
-    """A VM that has ended and still holds memory."""
+    """A VM that has ended, or reboots, and still holds memory."""
     for vm in table.vms:
-        if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED):
+        if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
             return vm
     return None
 
 
 def reap_some() -> bool:
-    """Give back a bounded piece of what ended VMs hold; True: nothing is left. Their vCPUs are on no CPU any more."""
+    """Give back a bounded piece of what ended VMs hold; True: nothing is left. Their vCPUs are on no CPU any more.
+
+    A VM that reboots keeps its place, and is in table.emptied once the rest is given back: vm_config.boot_again.
+    """
     vm = first_ended()
     if vm is None:
         return True
+    if vm.state == VmState.REBOOTING:
+        if nested.empty_some(vm):
+            destroy_vcpus(vm)
+            board.destroy(vm)
+            page_state.forget_all(vm)
+            vm.state = VmState.PAUSED
+            table.emptied = vm
+            pressure.frames_returned()
+        return False
     if not nested.destroy_some(vm):
         return False
     destroy_vcpus(vm)

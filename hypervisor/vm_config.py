@@ -7,7 +7,7 @@ from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, 
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.bundle import Member
 from hypervisor.console import say
-from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u64
+from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u64
 from hypervisor.loaders import linux64, pv_elf
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
@@ -44,17 +44,22 @@ def load() -> Status:
     vm.table.end_auto = header.flags & BUNDLE_END_AUTO != 0
     frames.set_limit(header.memory_limit)
     for i in range(header.vm_count):
-        copy(config, at(VmConfig, Hva(hva_of(member.hpa) + sizeof(BundleHeader) + i * sizeof(VmConfig))))
-        make()
+        read(member, u32(i))
+        make(u32(i))
     return start_all()
 
 
-def make() -> None:
-    """One VM from `config`."""
+def read(member: Member, index: u32) -> None:
+    """The bundle's configuration `index` into `config`, its texts ended."""
+    copy(config, at(VmConfig, Hva(hva_of(member.hpa) + sizeof(BundleHeader) + index * sizeof(VmConfig))))
     config.name[NAME_BYTES - 1] = 0
     config.kernel[FILE_NAME_BYTES - 1] = 0
     config.initrd[FILE_NAME_BYTES - 1] = 0
     config.cmdline[CMDLINE_BYTES - 1] = 0
+
+
+def make(index: u32) -> None:
+    """One VM from `config`, which is the bundle's `index`."""
     problem = first_problem()
     if char_at(problem, 0) != 0:
         refuse(problem)
@@ -65,10 +70,31 @@ def make() -> None:
         return
     made = vm.by_id(vm.table.count - 1)
     assert made is not None
+    made.config_index = index
     status = load_kernel(made)
     if status != Status.OK:
         refuse("its kernel cannot be loaded: missing, damaged, or too large for the VM's memory")
         vm.stopped(made)
+
+
+def boot_again(made: Vm) -> None:
+    """A VM that has reset itself and was emptied (vm.table.emptied): its vCPUs, devices and memory as at its first start.
+
+    One that cannot have memory for that now is stopped. Not bounded: the kernel is copied in one piece.
+    """
+    member = Member()
+    status = bundle.find(BUNDLE_CONFIG_MEMBER, member)
+    if status == Status.OK:
+        read(member, made.config_index)
+        status = vm.create_parts(made)
+    if status == Status.OK:
+        status = load_kernel(made)
+    if status != Status.OK:
+        refuse("it cannot be started again: no memory for its kernel")
+        made.state = VmState.CRASHED
+        vm.stopped(made)
+        return
+    vm.start(made)
 
 
 def first_problem() -> str:

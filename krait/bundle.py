@@ -60,6 +60,7 @@ def _vm_config(vm: VmSettings, kernel: str, initrd: str) -> bytes:
     config.weight = vm.weight
     config.memory_bytes = vm.memory
     config.vcpu_count = vm.vcpus
+    config.reboots = abi.REBOOTS_UNLIMITED if vm.reboots is None else vm.reboots
     for target, text in ((config.name, vm.name), (config.kernel, kernel), (config.initrd, initrd), (config.cmdline, vm.cmdline)):
         put_text(target, text)
     return bytes_of(config)

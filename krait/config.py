@@ -21,6 +21,7 @@ NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 PAGE = 4096
 CMDLINE_BYTES = 1024
 WEIGHTS = (1, 10_000)
+MOST_REBOOTS = 1_000_000
 MINIMUM_MEMORY = 2 << 20
 DEFAULT_MEMORY = {"pv": "16MiB", "linux": "128MiB"}
 DEFAULT_LINUX_CMDLINE = "console=ttyS0 quiet krait.end=poweroff"
@@ -37,7 +38,7 @@ class ConfigError(KraitError):
 
 @dataclass(frozen=True)
 class VmSettings:
-    """One VM. `memory` is in bytes. `kernel` and `initrd` are None where Krait's own are meant. `memory_line` is where the
+    """One VM. `memory` is in bytes. `reboots`: resets that start it again; None: all. `kernel` and `initrd` are None where Krait's own are meant. `memory_line` is where the
     file speaks of the memory (`file:line`), for what can be told only when the kernel is known."""
 
     name: str
@@ -45,6 +46,7 @@ class VmSettings:
     memory: int
     weight: int = 100
     vcpus: int = 1
+    reboots: int | None = None
     cmdline: str = ""
     kernel: Path | None = None
     initrd: Path | None = None
@@ -119,7 +121,7 @@ class _Reader:
 
 TOP_KEYS = ("machine", "vm")
 MACHINE_KEYS = ("memory", "memory_limit")
-VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "cmdline", "workload", "kernel", "initrd")
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd")
 
 
 def load(path: Path) -> Settings:
@@ -203,6 +205,7 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
         memory=reader.size((*where, "memory"), table.get("memory", DEFAULT_MEMORY[kind]), MINIMUM_MEMORY),
         weight=reader.number((*where, "weight"), table.get("weight", 100), *WEIGHTS),
         vcpus=reader.number((*where, "vcpus"), table.get("vcpus", 1), 1, 1),
+        reboots=reader.number((*where, "reboots"), table["reboots"], 0, MOST_REBOOTS) if "reboots" in table else None,
         cmdline=_cmdline(reader, where, table, kind),
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
         initrd=_initrd(reader, where, table, kind, folder),

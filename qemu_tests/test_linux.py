@@ -102,10 +102,30 @@ def test_typing_works(machine: Machine, boot: Boot) -> None:
     ids=["halt", "reset", "panic"],
 )
 def test_other_ends(machine: Machine, boot: Boot, program: tuple[str, ...], status: Status) -> None:
-    """A halt ends the VM well; a reset, and so a panic, ends it with code 2."""
-    console = boot(machine, vms=[linux(run(*program))])
+    """A halt ends the VM well; a reset, and so a panic, ends with code 2 a VM that may not reboot."""
+    console = boot(machine, vms=[{**linux(run(*program)), "reboots": 0}])
     expect_user_space(console)
     console.wait_end(expected=status)
+
+
+@svm_only
+def test_reboots_alone(machine: Machine, boot: Boot) -> None:
+    """`reboot` starts the guest again, with its clock at 0 and nobody else's; the second life powers off by hand."""
+    busy: VmTable = {"name": "busy", "kind": "pv", "memory": "16MiB", "workload": "idle", "cmdline": "ms=15000 step=1000"}
+    console = boot(machine, vms=[linux(), busy])
+    expect_user_space(console)
+    console.expect_line("tux", r".*job control|.*/ #|", BOOT_SECONDS)
+    console.send_line("attach tux")
+    console.send_line("reboot -f")
+    console.expect(r"vm 'tux' reboots by a reset \(1\)")
+    console.expect("krait-guest: user space reached", BOOT_SECONDS)
+    uptime = int(console.expect(r"krait-guest: Linux 6\.1\.\S+-cloud-amd64 x86_64, \d+ kB, up (\d+)")[1])
+    assert uptime < 40
+    console.send_line("poweroff -f")
+    end = console.wait_end(BOOT_SECONDS)
+    assert end.text.count("vm 'tux' reboots") == 1
+    assert "result: vm 'tux' ended with code 0" in end.text and "result: vm 'busy' ended with code 0" in end.text
+    assert end.text.count("[busy]") == 1
 
 
 @svm_only

@@ -3,6 +3,7 @@
 import re
 
 from krait.machine import Machine
+from krait.result import Status
 from qemu_tests.conftest import Boot
 from qemu_tests.harness import End, VmTable
 
@@ -21,6 +22,17 @@ def test_hello(machine: Machine, boot: Boot) -> None:
     """A guest boots, finds its start information, prints and powers off."""
     end = boot(machine, vms=[pv("a", "hello")]).wait_end()
     assert re.fullmatch(r"hello from vm \d+: 16 MiB, 1 vCPU, \d+ ns after its start", lines(end, "a")[0])
+
+
+def test_reboots(machine: Machine, boot: Boot) -> None:
+    """REBOOT starts a guest from its kernel again, in zeroed memory, as often as it may; nobody else notices."""
+    end = boot(
+        machine, vms=[{**pv("a", "reboot"), "reboots": 3}, pv("b", "idle", "ms=200 step=10"), {**pv("c", "reboot"), "memory": "64MiB"}]
+    ).wait_end(expected=Status.GUEST_FAILED)
+    assert lines(end, "a") == ["reboot: started with 0 words left of the life before"] * 4
+    assert len(lines(end, "b")) == 1 and "result: vm 'b' ended with code 0" in end.text
+    assert "vm 'a' ends by its call: of 3 reboots none is left" in end.text and "result: vm 'a' ended with code 2" in end.text
+    assert len(re.findall(r"vm 'c' reboots by its call", end.text)) == 8 and "result: vm 'c' ended with code 2" in end.text
 
 
 def test_idle_sleeps_on_the_timer(machine: Machine, boot: Boot) -> None:

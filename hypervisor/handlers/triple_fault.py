@@ -2,7 +2,7 @@
 
 A stock system that emptied its IDT before (Linux, reboot=t) wanted the reset.
 """
-from hypervisor import board, crash
+from hypervisor import crash, reboot
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.vm_exit import VmExit
@@ -18,6 +18,6 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
         state = GuestState()
         backend.read_state(vcpu, state)
         if state.idtr_limit == 0:
-            return board.end(vm, board.EXIT_CODE_RESET, "reset itself by a triple fault, which ends it in this version")
+            return reboot.ask(vm, "a triple fault")
     crash.stop(vcpu, exit, "triple fault")
     return Outcome.STOP

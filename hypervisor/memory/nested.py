@@ -199,6 +199,19 @@ def destroy_some(vm: Vm) -> bool:
     """
     if vm.nested_root == 0:
         return True
+    if not empty_some(vm):
+        return False
+    frames.free(vm.nested_root)
+    vm.nested_frames -= 1
+    _leave(vm)
+    return True
+
+
+def empty_some(vm: Vm) -> bool:
+    """A bounded part of giving back RAM and tables (one table and its leaves); True once only the root is left, empty.
+
+    Root and page state map stay: a VM that reboots cannot find itself without them.
+    """
     table_hpa = vm.nested_root
     parent_slot = Hva(0)
     gfn: u64 = 0
@@ -211,15 +224,14 @@ def destroy_some(vm: Vm) -> bool:
         parent_slot = Hva(hva_of(table_hpa) + u64(index) * ENTRY_BYTES)
         table_hpa = frame_of(load_u64(parent_slot))
         level = u32(level - 1)
+    if parent_slot == 0:
+        return True
     if level == 0:
         _destroy_leaves(vm, table_hpa, gfn)
     frames.free(table_hpa)
     vm.nested_frames -= 1
-    if parent_slot != 0:
-        store_u64(parent_slot, 0)
-        return False
-    _leave(vm)
-    return True
+    store_u64(parent_slot, 0)
+    return False
 
 
 def _first_present(table_hpa: Hpa) -> u32:

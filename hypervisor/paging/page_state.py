@@ -10,7 +10,7 @@ from typing import Final
 
 from hypervisor.abi import Error, PageState
 from hypervisor.addresses import PAGE_SHIFT, Gfn, Hva
-from hypervisor.arch_x86.intrinsics import load_u8, store_u8
+from hypervisor.arch_x86.intrinsics import fill_memory, load_u8, store_u8
 from hypervisor.lang import i64, u8, u64
 from hypervisor.model import Vm
 
@@ -40,6 +40,14 @@ def _count(vm: Vm, value: u8, add: bool) -> None:
         vm.unused_pages = vm.unused_pages + 1 if add else vm.unused_pages - 1
     elif value == PageState.VOLATILE:
         vm.volatile_pages = vm.volatile_pages + 1 if add else vm.volatile_pages - 1
+
+
+def forget_all(vm: Vm) -> None:
+    """The VM starts again, and has said nothing yet."""
+    fill_memory(vm.page_state_hva, 0, vm.memory_bytes >> PAGE_SHIFT)
+    vm.unused_pages = 0
+    vm.volatile_pages = 0
+    vm.pressure_frames = 0
 
 
 def refused(vm: Vm, first: u64, count: u64) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypervisor import guest_console
+from hypervisor import guest_console, reboot
 from hypervisor.abi import (
     ABI_VERSION, EVENT_CONSOLE, EVENT_TIMER, EVENT_WAKE, HYPERCALL_BASE, Error, Hypercall, PageState)  # fmt: skip
 from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hva
@@ -209,7 +209,7 @@ def test_random_waits_change_no_result(guest: Guest) -> None:
 
 
 U64 = st.one_of(st.integers(0, (1 << 64) - 1), st.integers(0, 80), st.integers(END - 5000, END + 5000))
-HARMLESS = [call for call in Hypercall if call not in (Hypercall.POWER_OFF, Hypercall.CRASH)]
+HARMLESS = [call for call in Hypercall if call not in (Hypercall.POWER_OFF, Hypercall.CRASH, Hypercall.REBOOT)]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -222,3 +222,11 @@ def test_no_argument_harms(guest: Guest, call: Hypercall, a: int, b: int, c: int
         result = sext_i64(guest.vcpu.regs.rax)
         assert result >= 0 or -result in [error.value for error in Error]
     assert guest.vm.state == VmState.RUNNING
+
+
+def test_reboot_as_often_as_configured(guest: Guest) -> None:
+    guest.vm.reboots_most = 1
+    assert guest.call(Hypercall.REBOOT) == Outcome.STOP
+    assert (guest.vm.state, guest.vm.reboots) == (VmState.REBOOTING, 1)
+    assert guest.call(Hypercall.REBOOT) == Outcome.STOP
+    assert (guest.vm.state, guest.vm.exit_code, guest.vm.reboots) == (VmState.ENDED, reboot.EXIT_CODE_RESET, 1)

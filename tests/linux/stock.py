@@ -83,6 +83,7 @@ class Stock:
 
     def close(self) -> None:
         board.destroy(self.vm)
+        clear(features)
         self.world.check()
         self.world.close()
 

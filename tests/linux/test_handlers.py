@@ -3,7 +3,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypervisor import board, guest_console, inject, msrs
+from hypervisor import board, clock, guest_console, inject, msrs, reboot
+from hypervisor.abi import REBOOTS_UNLIMITED
 from hypervisor.addresses import PAGE_SIZE
 from hypervisor.arch_x86.defs.cr import CR0_PE, RFLAGS_IF
 from hypervisor.arch_x86.fake.machine import machine
@@ -55,10 +56,38 @@ def test_ends(stock: Stock) -> None:
     assert (stock.vm.state, stock.vm.exit_code) == (VmState.ENDED, 0)
 
 
-@pytest.mark.parametrize(("port", "value", "code"), [(0xF4, 9, 9), (0xCF9, 6, board.EXIT_CODE_RESET), (0x64, 0xFE, board.EXIT_CODE_RESET)])
+@pytest.mark.parametrize(("port", "value", "code"), [(0xF4, 9, 9), (0xCF9, 6, reboot.EXIT_CODE_RESET), (0x64, 0xFE, reboot.EXIT_CODE_RESET)])
 def test_ends_with_a_code(stock: Stock, port: int, value: int, code: int) -> None:
+    """A reset too, of a VM that may not reboot."""
     assert access(stock, port, value=value) == Outcome.STOP
     assert (stock.vm.state, stock.vm.exit_code) == (VmState.ENDED, code)
+
+
+def test_a_reset_reboots_as_often_as_configured(stock: Stock) -> None:
+    stock.vm.reboots_most = 3
+    for count in (1, 2, 3):
+        assert access(stock, 0xCF9, value=6) == Outcome.STOP
+        assert (stock.vm.state, stock.vm.reboots) == (VmState.REBOOTING, count)
+    assert access(stock, 0xCF9, value=6) == Outcome.STOP
+    assert (stock.vm.state, stock.vm.exit_code) == (VmState.ENDED, reboot.EXIT_CODE_RESET)
+
+
+def test_one_that_does_nothing_but_reset_is_ended(stock: Stock) -> None:
+    """Eight times within a second of its start; a life of a second makes good."""
+    stock.vm.reboots_most = REBOOTS_UNLIMITED
+    machine.tsc_step = 0
+    machine.tsc = stock.vm.started_at = 1000
+    for _ in range(reboot.HASTY_MOST):
+        access(stock, 0xCF9, value=6)
+    machine.tsc += clock.ticks_of(reboot.HASTY_NS)
+    for _ in range(2):
+        access(stock, 0xCF9, value=6)
+    stock.vm.started_at = machine.tsc
+    for _ in range(reboot.HASTY_MOST):
+        access(stock, 0xCF9, value=6)
+        assert stock.vm.state == VmState.REBOOTING
+    access(stock, 0xCF9, value=6)
+    assert (stock.vm.state, stock.vm.exit_code) == (VmState.ENDED, reboot.EXIT_CODE_RESET)
 
 
 def test_halt_with_interrupts_off_is_the_end(stock: Stock) -> None:
@@ -78,7 +107,7 @@ def test_triple_fault_with_an_idt_is_a_crash(stock: Stock) -> None:
 def test_triple_fault_without_one_is_a_reset(stock: Stock) -> None:
     stock.vmcb.idtr.limit = 0
     assert triple_fault.handle(stock.vcpu, stock.exit(Cause.TRIPLE_FAULT)) == Outcome.STOP
-    assert (stock.vm.state, stock.vm.exit_code) == (VmState.ENDED, board.EXIT_CODE_RESET)
+    assert (stock.vm.state, stock.vm.exit_code) == (VmState.ENDED, reboot.EXIT_CODE_RESET)
 
 
 def test_the_timer_wakes_and_interrupts(stock: Stock) -> None:
