@@ -18,6 +18,7 @@ ROOM = acpi.LONGEST_TABLE + 0x4000
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
+    forget()  # what a test of another file left behind
     yield
     forget()
 
