@@ -19,7 +19,7 @@ from hypervisor.memory.guest_paging import PagingMode, Translation
 from hypervisor.model import Vcpu
 from hypervisor.status import Status
 
-MOST_ELEMENTS: Final = 16  # at each dispatch
+MOST_ELEMENTS: Final = 8  # at each dispatch: each may be a newline, which shows a line on the operator's console
 RFLAGS_DF: Final[u64] = 1 << 10
 CS_DEFAULT_32: Final[u32] = 1 << 14
 CR0_PE: Final[u64] = 1
