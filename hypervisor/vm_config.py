@@ -1,7 +1,7 @@
 """From the bundle's configuration to VMs that run. Nothing in it is trusted: what is wrong is refused by name."""
 from typing import Final
 
-from hypervisor import bundle, phase, vm
+from hypervisor import bundle, guest_console, phase, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_LINUX, VM_KIND_PV,
                             BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
@@ -60,6 +60,10 @@ def read(member: Member, index: u32) -> None:
 
 def make(index: u32) -> None:
     """One VM from `config`, which is the bundle's `index`."""
+    if not name_is_printable():
+        config.name[0] = 0  # it is not to be said either
+        refuse("the name of a VM is empty or has bytes that cannot be printed")
+        return
     problem = first_problem()
     if char_at(problem, 0) != 0:
         refuse(problem)
@@ -95,6 +99,16 @@ def boot_again(made: Vm) -> None:
         vm.stopped(made)
         return
     vm.start(made)
+
+
+def name_is_printable() -> bool:
+    """Whether the name can be shown on a terminal: it stands before each line of the guest."""
+    length: u32 = 0
+    while config.name[length] != 0:
+        if not guest_console.is_printable(config.name[length]):
+            return False
+        length += 1
+    return length != 0
 
 
 def first_problem() -> str:
