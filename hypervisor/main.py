@@ -10,6 +10,7 @@ from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, char_at, text_at, u32, u64
 from hypervisor.memory import frames, guest_memory
 from hypervisor.sched import policy
+from hypervisor.sched.quantum import QUANTUM_NS
 from hypervisor.status import Status
 
 
@@ -74,6 +75,7 @@ def start_clock() -> None:
     khz = tsc.rates.tsc_khz
     phase.require(khz >= 1000, "clock", "the PIT does not count: the TSC's rate cannot be measured")
     clock.init(khz)
+    policy.start(clock.ticks_of(QUANTUM_NS))
     phase.found("clock", f"TSC {khz} kHz, local APIC timer {tsc.rates.apic_khz} kHz")
 
 

@@ -11,7 +11,7 @@ from hypervisor.addresses import Gpa, Hpa, Hva
 from hypervisor.arch_x86.state import Registers
 from hypervisor.arch_x86.vm_exit import EXIT_CAUSES, VmExit
 from hypervisor.devices.platform import Platform
-from hypervisor.lang import struct, u8, u32, u64
+from hypervisor.lang import i64, struct, u8, u32, u64
 
 MAX_VMS: Final = 64
 MAX_VCPUS_PER_VM: Final = 64
@@ -70,6 +70,33 @@ class Timer:
 
 
 @struct
+class Share:
+    """A competitor for CPU time, a VM or a vCPU, in the tree of its level (sched/fair_tree.py). sched/eevdf.py owns it."""
+
+    weight: u32  # as counted in the tree
+    priority: u32  # in the treap
+    queued: bool  # it is in the treap; one that competes and is not, runs
+    virtual_time: u64  # service received / weight, wraps
+    deadline: u64  # virtual time at which its request is to be fulfilled
+    earliest: u64  # least deadline of its subtree
+    left: Share | None
+    right: Share | None
+    parent: Share | None
+    vm: Vm | None
+    vcpu: Vcpu | None  # None: a VM's
+
+
+@struct
+class FairTree:
+    """Competitors of one level by virtual time, and their weighted average: average + rest / weight, rest < weight."""
+
+    root: Share | None
+    weight: u64  # of all that compete, running ones included
+    average: u64
+    rest: u64
+
+
+@struct
 class Vcpu:
     """One virtual CPU. Lives in frames of its own (zeroed at creation); page-aligned."""
 
@@ -106,7 +133,16 @@ class Vcpu:
     kernel_gs_base: u64
     # scheduling: policies own these
     weight: u32
-    vruntime: u64
+    competing: bool  # sched/policy.py: the policy in force counts it, it waits or runs
+    waiting: bool
+    share: Share  # eevdf
+    stride_pass: u64  # stride: its pass; while it sleeps, the distance from the global one
+    virtual_time: u64  # bvt
+    ticket: u64  # its place in the line: round robin, credit
+    slice_used: u64  # TSC ticks: round robin, bvt, credit
+    credits: i64  # credit
+    boosted: bool  # bvt, credit
+    moving: Vcpu | None  # next in the list of those that change the policy
     run_queue_index: u32
     cpu_time: u64  # TSC ticks charged
     entered_at: u64
@@ -147,6 +183,8 @@ class Vm:
     name: Annotated[list[u8], NAME_BYTES]
     kind: u32
     weight: u32
+    share: Share  # eevdf: among the VMs
+    members: FairTree  # eevdf: its vCPUs
     memory_bytes: u64  # guest-physical RAM is [0, memory_bytes), above 3 GiB split at 4 GiB later
     nested_root: Hpa  # EPT or NPT PML4
     nested_frames: u64  # frames of nested tables, charged to this VM

@@ -12,9 +12,10 @@ from hypervisor.lang import array, text_at, u32, u64
 from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.model import Vm, VmState
+from hypervisor.sched import policy
 from hypervisor.status import Status
 
-COMMANDS: Final = 12
+COMMANDS: Final = 13
 VM_STATES: Final = 6
 
 STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed", "reboots"]
@@ -127,8 +128,26 @@ def weight(arguments: u64) -> None:
         return
     text.cut_word(number)
     value = text.number_at(number)
-    if value >> 32 != 0 or vm.set_weight(machine, u32(value)) != Status.OK:
-        say("that is no weight")
+    if value >> 32 != 0 or policy.set_weight(machine, u32(value)) != Status.OK:
+        say(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
+    else:
+        say(f"{vm.name(machine)}: weight {value}")
+
+
+def policy_(arguments: u64) -> None:
+    """policy [NAME]"""
+    text.cut_word(arguments)
+    if text.is_empty(text_at(arguments)):
+        for i in range(policy.POLICIES):
+            mark = "*" if i == policy.current.policy else " "
+            say(f"  {mark} {policy.POLICY_NAMES[i]}")
+        return
+    for i in range(policy.POLICIES):
+        if text.same(text_at(arguments), policy.POLICY_NAMES[i]):
+            policy.select(u32(i))
+            say(f"policy {policy.POLICY_NAMES[i]}")
+            return
+    say(f"no such policy: {text_at(arguments)}; `policy` lists them")
 
 
 def check(arguments: u64) -> None:
@@ -191,12 +210,12 @@ def show_exits(machine: Vm) -> None:
 
 
 NAMES: Final[Annotated[list[str], COMMANDS]] = [
-    "help", "list", "info", "mem", "stats", "attach", "stop", "weight", "ledger", "debug", "poweroff", "quit"]
+    "help", "list", "info", "mem", "stats", "attach", "stop", "weight", "policy", "ledger", "debug", "poweroff", "quit"]
 USAGE: Final[Annotated[list[str], COMMANDS]] = [
-    "help", "list", "info NAME", "mem", "stats", "attach NAME", "stop NAME", "weight NAME N", "ledger",
+    "help", "list", "info NAME", "mem", "stats", "attach NAME", "stop NAME", "weight NAME N", "policy [NAME]", "ledger",
     "debug crash KIND", "poweroff", "quit"]
 MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "this list", "all VMs", "one VM: memory, exits by cause", "frames by use", "host interrupts, exits by cause",
-    "keys go to that guest until Ctrl-]", "end a VM", "change a VM's share of the CPU", "check every frame of memory",
+    "keys go to that guest until Ctrl-]", "end a VM", "change a VM's share of the CPU", "who runs next: the policies, or another one", "check every frame of memory",
     "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; or entry NAME: a VM entry that fails", "check the ledger and end the machine", "the same"]
-ACTIONS: Final = (help_, list_, info, mem, stats, attach, stop, weight, check, debug, power_off, power_off)
+ACTIONS: Final = (help_, list_, info, mem, stats, attach, stop, weight, policy_, check, debug, power_off, power_off)

@@ -97,11 +97,13 @@ def reschedule(cpu: Cpu) -> None:
     now: u64 = clock.now()
     previous = cpu.vcpu
     if previous is not None:
-        policy.charge(previous, now - previous.entered_at)
+        policy.charge(previous, now - previous.entered_at, now)
         previous.entered_at = now
         previous.on_cpu = False
         if may_run(previous):
             policy.requeue(previous)
+        else:
+            policy.dequeue(previous)
     if DEBUG:
         ledger_check.in_turn()
         now = clock.now()  # at nobody's expense
@@ -113,7 +115,7 @@ def reschedule(cpu: Cpu) -> None:
     vcpu.on_cpu = True
     vcpu.entered_at = now
     if policy.contended():
-        timers.arm(cpu, cpu.slice, now + clock.ticks_of(policy.SLICE_NS))
+        timers.arm(cpu, cpu.slice, now + policy.slice_of(vcpu, now))
     else:
         timers.cancel(cpu, cpu.slice)
     cpu.work |= WORK_INJECT

@@ -10,7 +10,6 @@ from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
 from hypervisor.memory import frames, nested
 from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
 from hypervisor.paging import page_state, pressure
-from hypervisor.sched import weighted
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
 
@@ -110,17 +109,6 @@ def start(vm: Vm) -> None:
     first = vm.vcpus[0]
     if first is not None:
         wake(first)
-
-
-def set_weight(vm: Vm, weight: u32) -> Status:
-    """Change the share of a VM. BAD_ARGUMENT: out of range."""
-    if weight < weighted.WEIGHT_MIN or weight > weighted.WEIGHT_MAX:
-        return Status.BAD_ARGUMENT
-    vm.weight = weight
-    for member in vm.vcpus:
-        if member is not None:
-            member.weight = weight
-    return Status.OK
 
 
 def stopped(vm: Vm) -> None:

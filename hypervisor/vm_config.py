@@ -11,7 +11,7 @@ from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u6
 from hypervisor.loaders import linux64, pv_elf
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
-from hypervisor.sched import weighted
+from hypervisor.sched import policy
 from hypervisor.status import Status
 
 FILE_NAME_BYTES: Final = 64
@@ -117,7 +117,7 @@ def first_problem() -> str:
         return "it is of a kind that is not known"
     if config.kind == VM_KIND_LINUX and config.vcpu_count != 1:
         return "a Linux VM has one vCPU in this version"
-    if config.weight < weighted.WEIGHT_MIN or config.weight > weighted.WEIGHT_MAX:
+    if config.weight < policy.WEIGHT_MIN or config.weight > policy.WEIGHT_MAX:
         return "its weight is out of range"
     if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:
         return "its number of vCPUs is out of range"

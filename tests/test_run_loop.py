@@ -22,7 +22,7 @@ from hypervisor.loaders import pv_elf
 from hypervisor.memory import guest_memory, ledger, nested_walk
 from hypervisor.memory.ledger import Kind
 from hypervisor.model import Vm
-from hypervisor.sched import policy, run_queue, weighted
+from hypervisor.sched import run_queue
 from hypervisor.status import Status
 from tests.memory.world import World
 
@@ -51,7 +51,7 @@ class Host:
         self.world = World(1600)
         self.shown = bytearray()
         self.guests: dict[int, tuple[Vm, Script]] = {}
-        for part in (vm.table, init.host, policy.current, weighted.state, backend.chosen):
+        for part in (vm.table, init.host, backend.chosen):
             clear(part)
         for number in (msr.EFER, msr.VM_HSAVE_PA):
             machine.msrs[number] = 0

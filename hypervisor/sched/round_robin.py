@@ -1,39 +1,58 @@
-"""Round robin: first come, first served, a slice each; weights do not count."""
+"""Round robin: first come, first served, a quantum each; weights do not count."""
 from typing import Final
 
 from hypervisor.lang import struct, u64
 from hypervisor.model import Vcpu
+from hypervisor.sched import run_queue
+from hypervisor.sched.quantum import quantum
 
 
 @struct
-class RoundRobinState:
+class RoundRobin:
     """Number of the latest ticket."""
 
     ticket: u64
 
 
-state: Final = RoundRobinState()
+state: Final = RoundRobin()
 
 
-def woken(vcpu: Vcpu) -> u64:
-    """Key of a vCPU that becomes runnable: the end of the line."""
+def woken(vcpu: Vcpu) -> None:
+    """To the end of the line."""
     state.ticket += 1
-    return state.ticket
+    vcpu.ticket = state.ticket
+    vcpu.slice_used = 0
+    run_queue.insert(vcpu, vcpu.ticket)
 
 
-def preempted(vcpu: Vcpu) -> u64:
-    """Key of a vCPU that goes back into the queue: the end of the line."""
-    state.ticket += 1
-    return state.ticket
+def preempted(vcpu: Vcpu) -> None:
+    """To the end of the line if its turn is over, else to the head."""
+    if vcpu.slice_used >= quantum.ticks:
+        woken(vcpu)
+    else:
+        run_queue.insert(vcpu, vcpu.ticket)
 
 
-def picked(vcpu: Vcpu) -> None:
-    """It runs now; whoever waits came later."""
+def left(vcpu: Vcpu) -> None:
+    """Out of the line."""
+    run_queue.remove(vcpu)
 
 
-def charge(vcpu: Vcpu, ticks: u64) -> None:
-    """Time is not counted."""
+def pick() -> Vcpu | None:
+    """The head of the line."""
+    return run_queue.take_first()
 
 
-def yielded(vcpu: Vcpu, first: Vcpu) -> None:
-    """It goes to the end of the line anyway."""
+def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
+    """Its turn passes."""
+    vcpu.slice_used += ticks
+
+
+def yielded(vcpu: Vcpu) -> None:
+    """Its turn is over."""
+    vcpu.slice_used = quantum.ticks
+
+
+def slice_of(vcpu: Vcpu, now: u64) -> u64:
+    """The rest of its turn."""
+    return quantum.ticks - min(vcpu.slice_used, quantum.ticks)

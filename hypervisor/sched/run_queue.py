@@ -1,6 +1,6 @@
 """Runnable vCPUs that are not running, as a binary heap by a key that the policy chooses; equal keys leave in any order.
 
-Used by the policies alone. One CPU, so one queue in this version.
+Used by the policies alone, those that keep one line. One CPU, so one queue in this version.
 """
 from typing import Annotated, Final
 
@@ -57,6 +57,19 @@ def remove(vcpu: Vcpu) -> None:
 def first() -> Vcpu | None:
     """The vCPU of the least key; None: the queue is empty."""
     return None if queue.count == 0 else _vcpu(1)
+
+
+def take_first() -> Vcpu | None:
+    """Take out the vCPU of the least key; None: the queue is empty."""
+    vcpu = first()
+    if vcpu is not None:
+        remove(vcpu)
+    return vcpu
+
+
+def at_index(index: u32) -> Vcpu:
+    """The vCPU in slot `index`, 1 .. queue.count."""
+    return _vcpu(index)
 
 
 def place_again(index: u32, key: u64) -> None:

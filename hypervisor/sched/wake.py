@@ -1,5 +1,7 @@
 """vCPUs that fall asleep and wake up."""
+from hypervisor import clock
 from hypervisor.cpu import boot_cpu
+from hypervisor.lang import u64
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, VmState
 from hypervisor.sched import policy
 
@@ -11,13 +13,24 @@ def wake(vcpu: Vcpu) -> None:
     vcpu.state = VcpuState.RUNNABLE
     vm = vcpu.vm
     if vm is not None and vm.state == VmState.RUNNING and not vcpu.on_cpu:
+        charge_running()
         policy.enqueue(vcpu)
     boot_cpu.work |= WORK_RESCHED
+
+
+def charge_running() -> None:
+    """Charge who runs up to now, so that who joins is put where the others really are."""
+    running = boot_cpu.vcpu
+    if running is not None:
+        now: u64 = clock.now()
+        policy.charge(running, now - running.entered_at, now)
+        running.entered_at = now
 
 
 def sleep(vcpu: Vcpu, state: VcpuState) -> None:
     """Take a vCPU out of competition: BLOCKED until an event, WAITING until its frame comes, or STOPPED for good."""
     vcpu.state = state
-    policy.dequeue(vcpu)
     if vcpu.on_cpu:
-        boot_cpu.work |= WORK_RESCHED
+        boot_cpu.work |= WORK_RESCHED  # it leaves when it has been charged
+    else:
+        policy.dequeue(vcpu)

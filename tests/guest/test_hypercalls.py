@@ -176,13 +176,20 @@ def test_yield_lets_the_other_run_first(guest: Guest, which: policy.Policy) -> N
     """Also where the one that yields has had far less CPU than the other."""
     other = vcpu_of(guest.world.vm(PAGES))
     assert policy.select(which) == Status.OK
-    guest.vcpu.vruntime, other.vruntime = 5, 5_000_000
     policy.enqueue(other)
+    assert policy.pick() == other
+    policy.charge(other, 5_000_000, 5_000_000)
+    policy.requeue(other)
+    policy.dequeue(other)
+    policy.enqueue(guest.vcpu)
+    assert policy.pick() == guest.vcpu
+    policy.enqueue(other)
+    policy.charge(guest.vcpu, 5, 5_000_005)
     assert guest.result(Hypercall.YIELD) == 0
     policy.requeue(guest.vcpu)
     assert policy.pick() == other
     assert policy.pick() == guest.vcpu
-    assert policy.select(policy.Policy.WEIGHTED) == Status.OK
+    assert policy.select(policy.Policy.EEVDF) == Status.OK
 
 
 def test_release_and_populate(guest: Guest) -> None:

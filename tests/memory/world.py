@@ -13,7 +13,8 @@ from hypervisor.memory import frames, guest_memory, holes, ledger, ledger_check,
 from hypervisor.memory.ledger import ENTRY_BYTES, Kind
 from hypervisor.model import Vcpu, VcpuState, Vm, VmState
 from hypervisor.paging import pressure
-from hypervisor.sched import run_queue
+from hypervisor.sched import eevdf, policy, run_queue
+from hypervisor.sched.quantum import QUANTUM_NS
 from hypervisor.status import Status
 
 FIRST_FRAME = 0x100  # the fake machine's RAM begins at 1 MiB
@@ -33,7 +34,8 @@ class World:
         machine.msrs[lapic.IA32_TSC_DEADLINE] = 0
         clock.init(TSC_KHZ)
         timers.init(boot_cpu)
-        for part in (nested_walk.spaces, pressure.state, ledger.book, frames.pool, guest_memory.random_wait, run_queue.queue,
+        policy.start(QUANTUM_NS)
+        for part in (nested_walk.spaces, pressure.state, ledger.book, frames.pool, guest_memory.random_wait, run_queue.queue, policy.current, eevdf.state,
                      boot_cpu, nested_walk.entry_format, holes.ones):
             clear(part)
         self.ram = bytearray(b"\xa5" * (count * PAGE_SIZE))
@@ -63,6 +65,7 @@ class World:
             vcpu = Vcpu()
             vcpu.vm = made
             vcpu.index = index
+            vcpu.weight = weight
             vcpu.state = VcpuState.RUNNABLE
             vcpu.info_valid = True
             made.vcpus[index] = vcpu

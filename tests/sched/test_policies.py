@@ -1,4 +1,4 @@
-"""Policies over a simulated CPU: shares, order, sleepers, and the heap under them."""
+"""The policies' interface on one CPU: shares, order, sleepers, changes at run time; the heap and the tree under them."""
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -8,107 +8,233 @@ from hypothesis import strategies as st
 
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import clear
-from hypervisor.model import Vcpu, VcpuState, Vm, VmState
-from hypervisor.sched import policy, round_robin, run_queue, wake, weighted
+from hypervisor.model import FairTree, Share, Vcpu, VcpuState, Vm, VmState
+from hypervisor.sched import bvt, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, wake
+from hypervisor.sched.policy import Policy
 from hypervisor.status import Status
 
 SLICE = 1_000_000
-alive: list[Vcpu] = []  # the queue holds addresses: something must hold the structs
+alive: list[object] = []  # queues hold addresses: something must hold the structs
+clock = 0
+
+
+def reset() -> None:
+    for part in (run_queue.queue, bvt.state, credit.state, eevdf.state, lottery.state, round_robin.state, stride.state,
+                 policy.current, boot_cpu):
+        clear(part)
+    policy.start(SLICE)
+    alive.clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    for part in (run_queue.queue, weighted.state, round_robin.state, policy.current, boot_cpu):
-        clear(part)
+    reset()
     yield
-    for part in (run_queue.queue, weighted.state, round_robin.state, policy.current, boot_cpu):
-        clear(part)
+    reset()
+
+
+def vm_of(weight: int, *vcpus: Vcpu) -> Vm:
+    vm = Vm()
+    vm.state, vm.weight = VmState.RUNNING, weight
+    for index, vcpu in enumerate(vcpus):
+        vm.vcpus[index] = vcpu
+        vcpu.vm, vcpu.weight = vm, weight
+    alive.extend((vm, *vcpus))
+    return vm
 
 
 def vcpus(*weights: int) -> list[Vcpu]:
+    """Each of a VM of its own."""
     made = []
     for index, weight in enumerate(weights):
         vcpu = Vcpu()
-        vcpu.index, vcpu.weight = index, weight
+        vcpu.index = index
+        vm_of(weight, vcpu)
         policy.enqueue(vcpu)
         made.append(vcpu)
-    alive.extend(made)
     return made
 
 
-def run(slices: int, ticks: int = SLICE) -> list[int]:
-    """Who ran, in order, each for a slice."""
+def run(slices: int) -> list[int]:
+    """Who ran, in order, each as long as its policy says."""
+    global clock
     order = []
     for _ in range(slices):
         vcpu = policy.pick()
         assert vcpu is not None
         order.append(vcpu.index)
-        policy.charge(vcpu, ticks)
+        ticks = policy.slice_of(vcpu, clock)
+        clock += ticks
+        policy.charge(vcpu, ticks, clock)
         policy.requeue(vcpu)
     return order
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(1, 1000), min_size=2, max_size=8))
-def test_weighted_share(weights: list[int]) -> None:
-    """After any number of slices nobody is more than a slice from its share."""
-    for part in (run_queue.queue, weighted.state):
-        clear(part)
-    made = vcpus(*weights)
-    run(400)
+@pytest.mark.parametrize("which", list(Policy))
+def test_equal_weights_share_alike(which: Policy) -> None:
+    assert policy.select(which) == Status.OK
+    made = vcpus(5, 5, 5)
+    run(900)
+    slack = 0.15 if which is Policy.LOTTERY else 0.03
+    total = sum(vcpu.cpu_time for vcpu in made)
+    assert all(abs(vcpu.cpu_time * 3 / total - 1) < slack for vcpu in made)
+
+
+@pytest.mark.parametrize("which", [Policy.EEVDF, Policy.STRIDE, Policy.LOTTERY, Policy.BVT, Policy.CREDIT])
+def test_weights_count(which: Policy) -> None:
+    assert policy.select(which) == Status.OK
+    made = vcpus(100, 200, 500)
+    run(1600)
     total = sum(vcpu.cpu_time for vcpu in made)
     for vcpu in made:
-        share = total * vcpu.weight / sum(weights)
-        assert abs(vcpu.cpu_time - share) <= SLICE * (len(made) + 1)
+        assert vcpu.cpu_time / total == pytest.approx(vcpu.weight / 800, rel=0.15)
 
 
-def test_equal_weights_take_turns() -> None:
-    vcpus(5, 5, 5)
-    assert sorted(run(3)) == [0, 1, 2] and len(set(run(3))) == 3
-
-
-def test_a_sleeper_gains_no_claim() -> None:
+@pytest.mark.parametrize("which", [Policy.EEVDF, Policy.STRIDE, Policy.BVT])
+def test_a_sleeper_gains_no_claim(which: Policy) -> None:
+    assert policy.select(which) == Status.OK
     made = vcpus(100, 100)
     policy.dequeue(made[1])
     run(1000)
     policy.enqueue(made[1])
-    order = run(20)
-    assert 9 <= order.count(1) <= 13
+    assert 9 <= run(20).count(1) <= 13
 
 
 def test_round_robin_ignores_weights() -> None:
-    assert policy.select(policy.Policy.ROUND_ROBIN) == Status.OK
+    assert policy.select(Policy.ROUND_ROBIN) == Status.OK
     vcpus(1, 1000, 10)
     assert run(9) == [0, 1, 2] * 3
 
 
-def test_policy_changes_while_vcpus_wait() -> None:
-    made = vcpus(1, 1000, 10)
+@pytest.mark.parametrize("before", list(Policy))
+@pytest.mark.parametrize("after", list(Policy))
+def test_policy_changes_while_vcpus_wait_and_one_runs(before: Policy, after: Policy) -> None:
+    assert policy.select(before) == Status.OK
+    made = vcpus(100, 100, 100)
     run(50)
-    assert policy.select(policy.Policy.ROUND_ROBIN) == Status.OK
-    turn = run(3)
-    assert sorted(turn) == [0, 1, 2] and run(6) == turn * 2
-    assert policy.select(policy.Policy.WEIGHTED) == Status.OK
-    before = made[1].cpu_time
-    run(300)
-    assert made[1].cpu_time - before > 250 * SLICE
+    running = policy.pick()
+    assert running is not None
+    boot_cpu.vcpu = running
+    assert policy.select(after) == Status.OK
+    policy.charge(running, 1, clock + 1)
+    policy.requeue(running)
+    boot_cpu.vcpu = None
+    had = [vcpu.cpu_time for vcpu in made]
+    assert set(run(200)) == {0, 1, 2}
+    for vcpu, time in zip(made, had):
+        if after is not Policy.LOTTERY:
+            assert vcpu.cpu_time - time == pytest.approx(sum(v.cpu_time for v in made) / 3 - sum(had) / 3, rel=0.2)
+        policy.dequeue(vcpu)
+    assert not policy.contended() and policy.pick() is None
 
 
 def test_no_such_policy() -> None:
-    assert policy.select(2) == Status.BAD_ARGUMENT
+    assert policy.select(policy.POLICIES) == Status.BAD_ARGUMENT
 
 
-def test_yield_lets_the_others_first() -> None:
+@pytest.mark.parametrize("which", list(Policy))
+def test_weight_changes_while_vcpus_wait(which: Policy) -> None:
+    assert policy.select(which) == Status.OK
     made = vcpus(100, 100)
-    policy.charge(made[1], 3 * SLICE)
-    policy.dequeue(made[1])
-    policy.enqueue(made[1])
+    run(10)
+    vm = made[0].vm
+    assert vm is not None
+    assert policy.set_weight(vm, 300) == Status.OK
+    had = [vcpu.cpu_time for vcpu in made]
+    run(1200)
+    a, b = (vcpu.cpu_time - time for vcpu, time in zip(made, had))
+    assert a / b == pytest.approx(1 if which is Policy.ROUND_ROBIN else 3, rel=0.15)
+
+
+@pytest.mark.parametrize("weight", [0, policy.WEIGHT_MAX + 1])
+def test_no_such_weight(weight: int) -> None:
+    assert policy.set_weight(vm_of(5), weight) == Status.BAD_ARGUMENT
+
+
+@pytest.mark.parametrize("which", list(Policy))
+def test_yield_lets_the_others_first(which: Policy) -> None:
+    assert policy.select(which) == Status.OK
+    vcpus(100, 100, 100)
+    run(7)
     running = policy.pick()
-    assert running is not None and running.index == 0
+    assert running is not None
+    policy.charge(running, 1, clock + 1)
     policy.yield_to_others(running)
     policy.requeue(running)
     following = policy.pick()
-    assert following is not None and following.index == 1
+    assert following is not None and following.index != running.index
+    policy.requeue(following)
+    assert {vcpu for vcpu in run(60)} == {0, 1, 2}
+
+
+def test_yield_with_nobody_waiting_goes_on() -> None:
+    made = vcpus(100)
+    running = policy.pick()
+    assert running is not None
+    policy.yield_to_others(running)
+    policy.requeue(running)
+    assert policy.pick() == made[0]
+
+
+def test_siblings_share_what_their_vm_has() -> None:
+    """A VM of four vCPUs gets no more than one of the same weight with a single vCPU."""
+    four = [Vcpu() for _ in range(4)]
+    one = Vcpu()
+    one.index = 9
+    vm_of(100, *four)
+    vm_of(100, one)
+    for vcpu in (*four, one):
+        policy.enqueue(vcpu)
+    run(800)
+    assert one.cpu_time == pytest.approx(sum(vcpu.cpu_time for vcpu in four), abs=SLICE)
+    assert all(vcpu.cpu_time == pytest.approx(one.cpu_time / 4, abs=2 * SLICE) for vcpu in four)
+
+
+def test_yield_prefers_a_sibling_when_nobody_else_waits() -> None:
+    pair = [Vcpu(), Vcpu()]
+    pair[1].index = 1
+    vm_of(100, *pair)
+    for vcpu in pair:
+        policy.enqueue(vcpu)
+    running = policy.pick()
+    assert running is not None
+    policy.yield_to_others(running)
+    policy.requeue(running)
+    following = policy.pick()
+    assert following is not None and following != running
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 60)), max_size=80), st.integers(-5, 70),
+       st.integers(0, 2**64 - 1))
+def test_tree(steps: list[tuple[bool, int, int]], average: int, start: int) -> None:
+    """Whatever is put in and taken out, the pick is what a look at everyone finds; wherever virtual time wraps."""
+    tree, inside = FairTree(), list[Share]()
+    kept = []
+    tree.average = (start + average) % 2**64
+    for insert, time, request in steps:
+        if insert or not inside:
+            node = Share()
+            node.virtual_time, node.deadline = (start + time) % 2**64, (start + time + request) % 2**64
+            fair_tree.insert(tree, node)
+            inside.append(node)
+            kept.append(node)
+        else:
+            fair_tree.remove(tree, inside.pop((time * 61 + request) % len(inside)))
+
+        def place(number: int) -> int:
+            return (number - start + 1000) % 2**64
+
+        eligible = [node for node in inside if place(node.virtual_time) <= place(tree.average)]
+        found = fair_tree.pick(tree)
+        if eligible:
+            assert found is not None and place(found.virtual_time) <= place(tree.average)
+            assert place(found.deadline) == min(place(node.deadline) for node in eligible)
+        elif inside:
+            assert found is not None
+            assert place(found.virtual_time) == min(place(node.virtual_time) for node in inside)
+        else:
+            assert found is None
 
 
 @settings(deadline=None)
@@ -126,9 +252,8 @@ def test_heap(steps: list[tuple[bool, int]]) -> None:
         else:
             run_queue.remove(inside.pop(sorted(inside)[key % len(inside)])[1])
     keys = []
-    while (least := run_queue.first()) is not None:
+    while (least := run_queue.take_first()) is not None:
         keys.append(inside.pop(least.index)[0])
-        run_queue.remove(least)
         assert least.run_queue_index == 0
     assert not inside and all(a <= b for a, b in pairwise(keys))
 
@@ -136,9 +261,9 @@ def test_heap(steps: list[tuple[bool, int]]) -> None:
 @pytest.mark.parametrize("state, woken", [
     (VcpuState.BLOCKED, True), (VcpuState.WAITING, True), (VcpuState.STOPPED, False), (VcpuState.RUNNABLE, False)])
 def test_wake(state: VcpuState, woken: bool) -> None:
-    vm, vcpu = Vm(), Vcpu()
-    vm.state = VmState.RUNNING
-    vcpu.vm, vcpu.weight, vcpu.state = vm, 1, state
+    vcpu = Vcpu()
+    vm_of(1, vcpu)
+    vcpu.state = state
     wake.wake(vcpu)
     assert policy.contended() == woken and (vcpu.state == VcpuState.RUNNABLE) == (woken or state == VcpuState.RUNNABLE)
 

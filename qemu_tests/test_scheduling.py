@@ -1,0 +1,50 @@
+"""The operator changes policy and weights while guests run."""
+
+import re
+
+import pytest
+
+from krait.machine import Machine
+from qemu_tests.conftest import Boot
+from qemu_tests.harness import Console
+
+SPIN = {"kind": "pv", "memory": "16MiB", "workload": "spin", "cmdline": "ms=600000"}
+POLICIES = ["eevdf", "round-robin", "stride", "lottery", "bvt", "credit"]
+
+
+def cpu_ms(console: Console) -> list[int]:
+    """Milliseconds of CPU that `list` shows for both guests."""
+    console.send_line("list")
+    found = console.expect(r"0 ada .* (\d+) ms\r\n +1 bob .* (\d+) ms")
+    return [int(time) for time in found.groups()]
+
+
+@pytest.mark.parametrize("machine", ["svm", "vtx"], indirect=True)
+def test_the_operator_changes_policy_and_weight(machine: Machine, boot: Boot) -> None:
+    console = boot(machine, [{**SPIN, "name": "ada"}, {**SPIN, "name": "bob"}], end_auto=False)
+    assert console.expect(r"started, policy (\S+)\r\n")[1] == "eevdf"
+    console.expect("krait> ")
+    console.send_line("policy")
+    assert re.findall(r"[\w-]+", console.expect(r"  \* eevdf\r\n((?:    \S+\r\n){5})")[1]) == POLICIES[1:]
+    console.send_line("policy fifo")
+    console.expect("no such policy: fifo")
+    console.send_line("weight ada 0")
+    console.expect("a weight is 1 to 1048576")
+    for name in [*POLICIES[1:], "eevdf"]:
+        before = cpu_ms(console)
+        console.send_line(f"policy {name}")
+        console.expect(rf"policy {name}\r\n")
+        after = before
+        while min(now - then for now, then in zip(after, before)) < 20:  # credit's turn takes 10 ms
+            after = cpu_ms(console)
+    console.send_line("policy")
+    console.expect(r"  \* eevdf\r\n")
+    console.send_line("weight ada 700")
+    console.expect("ada: weight 700")
+    before = after = cpu_ms(console)
+    while sum(after) - sum(before) < 400:
+        after = cpu_ms(console)
+    ada, bob = (now - then for now, then in zip(after, before))
+    assert 4 <= ada / bob <= 10, "a seventh"
+    console.send_line("poweroff")
+    console.wait_end()
