@@ -37,6 +37,9 @@ def _make(target: str, release: bool) -> Path:
                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
     if done.returncode != 0:
         raise KraitError(f"building the {target} failed:\n{done.stdout.strip()}", ExitCode.BUILD)
+    for line in done.stdout.splitlines():
+        if line.startswith("  stack "):  # worst case of each entry point
+            progress.note(line)
     return out
 
 
