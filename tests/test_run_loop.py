@@ -11,6 +11,7 @@ from hypervisor import run_loop, vm
 from hypervisor.abi import EXIT_GUEST_FAILED, EXIT_OK, HYPERCALL_BASE, START_INFO_MAGIC, VM_KIND_PV, Hypercall, StartInfo, VmConfig
 from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend, machine_exit, serial
+from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.defs import msr
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.state import Registers
