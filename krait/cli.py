@@ -12,7 +12,7 @@ from rich.table import Table
 
 from krait import bench as benchmarks
 from krait import doctor as environment
-from krait import images, linux_image, paths, relay, running
+from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.machine import AccelName, EmulatorName, Machine
 from krait.outcome import ExitCode, KraitError
 
@@ -118,11 +118,21 @@ def attach(
 
 @app.command()
 def bench(
-    what: Annotated[Literal["exits"], typer.Argument(help="exits: instructions per operation of a guest.")],
+    what: Annotated[
+        Literal["exits", "sched"],
+        typer.Argument(help="exits: instructions per operation of a guest; sched: all scheduling policies on the same workloads."),
+    ],
     emulator: EmulatorOption = "qemu",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the release image."""
+    """Measure the release image; or the scheduling policies, in the simulator."""
+    if what == "sched":
+        compared = sched_bench.run()
+        if as_json:
+            print(json.dumps(asdict(compared)))
+        else:
+            _show_policies(compared)
+        return
     report = benchmarks.exits(emulator)
     if as_json:
         print(json.dumps(asdict(report)))
@@ -131,6 +141,19 @@ def bench(
     for operation, count in report.instructions.items():
         bound = benchmarks.PROMISED[report.emulator].get(operation)
         print(f"  {operation:<14}{count:>8}" + (f"   promised: at most {bound}" if bound is not None else ""))
+
+
+def _show_policies(report: sched_bench.Report) -> None:
+    print(f"{report.seconds} simulated seconds; lag in quanta of 1 ms, latency in us, share of the first vCPU")
+    print(f"  {'workload':<18}{'policy':<13}{'lag max':>8}{'P50':>9}{'P99':>9}{'switches':>10}{'share':>8}")
+    for row in sorted(report.rows, key=lambda row: row.workload):
+        print(f"  {row.workload:<18}{row.policy:<13}{row.lag_most:>8.2f}{row.latency_p50 // 1000:>9}{row.latency_p99 // 1000:>9}"
+              f"{row.switches:>10}{row.first_share:>8.3f}")  # fmt: skip
+    sizes = next(iter(report.instructions_per_pick.values()))
+    print("\ninstructions of one decision (charge, requeue, pick, slice)")
+    print(f"  {'policy':<13}" + "".join(f"{f'{size} vCPUs':>11}" for size in sizes))
+    for name, counts in report.instructions_per_pick.items():
+        print(f"  {name:<13}" + "".join(f"{count:>11}" for count in counts.values()))
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from krait import bench, paths
+from hypervisor.sched import policy
+from krait import bench, paths, sched_bench
 from krait.machine import Machine
 
 
@@ -23,3 +24,18 @@ def test_the_documents_promise_the_same() -> None:
     written = {emulator: [row[column] for row in rows] for emulator, column in (("qemu", 1), ("bochs", 2))}
     for emulator, bounds in bench.PROMISED.items():
         assert written[emulator] == [str(bounds.get(name, "–")) for name in bench.OPERATIONS]
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_all_policies_are_compared(machine: Machine) -> None:
+    """The table of `krait bench sched`: what it shows of fairness, of the attack on sampling, and of the cost of a pick."""
+    report = sched_bench.run()
+    rows = {(row.policy, row.workload): row for row in report.rows}
+    workloads = {row.workload for row in report.rows}
+    assert set(rows) == {(name, workload) for name in policy.POLICY_NAMES for workload in workloads}
+    assert rows["eevdf", "16 spin, 1:2:4:8"].lag_most <= 1 and rows["eevdf", "two levels"].lag_most <= 2
+    assert rows["credit", "gamer, spinner"].first_share > 0.95 > 0.51 > rows["eevdf", "gamer, spinner"].first_share
+    for name, counts in report.instructions_per_pick.items():
+        assert list(counts) == [2, 16, 64, 256] and all(counts.values()), name
+    eevdf = report.instructions_per_pick["eevdf"]
+    assert eevdf[256] - eevdf[16] <= 2 * (eevdf[16] - eevdf[2]) and eevdf[256] <= sched_bench.PROMISED_PICK

@@ -1,0 +1,83 @@
+"""`krait bench sched`: every scheduling policy on the same workloads, in the simulator; and what a pick costs.
+
+Workloads are run on the compiled policies in simulated time, so numbers repeat exactly. The instructions of a pick are those of
+the bench image (`krait/sched_image/`), which is the same modules built for the bare machine, under QEMU's `-icount shift=0`.
+"""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from hypervisor.sched import policy
+from krait import paths, progress, sched_sim, sched_worlds, tools
+from krait.outcome import ExitCode, KraitError
+from krait.sched_sim import Simulation
+from krait.sched_worlds import QUANTUM, Compiled
+
+SECONDS = 2
+PROMISED_PICK = 1300
+"""Upper bound of one decision of EEVDF among 256 vCPUs, in instructions."""
+
+LINE = re.compile(r"^pick ([a-z-]+) (\d+) (\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy on one workload. Lag in quanta of 1 ms against the fluid share; times in ns."""
+
+    policy: str
+    workload: str
+    lag_most: float
+    latency_p50: int
+    latency_p99: int
+    switches: int
+    first_share: float  # of the CPU, that the first VM's first vCPU had
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, and by policy the instructions of one decision for a number of vCPUs: charge, requeue, pick, slice."""
+
+    seconds: int
+    rows: list[Row]
+    instructions_per_pick: dict[str, dict[int, int]]
+
+
+def run() -> Report:
+    """Build what is needed and measure."""
+    out = paths.OUT / "sched"
+    with paths.lock("sched"):
+        with progress.stage("policies as a host library"):
+            library = sched_worlds.build(out)
+        rows = []
+        for number, name in enumerate(policy.POLICY_NAMES):
+            for workload, machine in sched_sim.workloads():
+                done = Simulation(Compiled(library, number, machine.shapes), machine).run(SECONDS * 1000 * QUANTUM)
+                late = sorted(done.latencies)
+                rows.append(Row(name, workload, round(max(done.lag_most), 2), late[len(late) // 2], late[len(late) * 99 // 100],
+                                done.switches, round(done.service[0] / sum(done.service), 4)))  # fmt: skip
+        with progress.stage("instructions per pick"):
+            picks = _instructions()
+    return Report(SECONDS, rows, picks)
+
+
+def _instructions() -> dict[str, dict[int, int]]:
+    if str(paths.ROOT / "build") not in sys.path:
+        sys.path.insert(0, str(paths.ROOT / "build"))
+    import make_image
+
+    image = make_image.Image("krait.sched_image.main", "krait/sched_image", "hypervisor.ld", "sched_bench.elf", {"": 16384})
+    elf = make_image.build_image(paths.ROOT, image, paths.OUT / "sched", "image", release=True)
+    qemu = tools.BY_NAME["qemu-system-x86_64"].path()
+    if qemu is None:
+        raise KraitError("qemu-system-x86_64 is missing; mend it with: scripts/setup", ExitCode.MISSING)
+    said = subprocess.run([str(qemu), "-m", "64", "-display", "none", "-no-reboot", "-icount", "shift=0", "-debugcon", "stdio",
+                           "-serial", "null", "-monitor", "none", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", str(elf)],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120).stdout  # fmt: skip
+    found: dict[str, dict[int, int]] = {}
+    for name, vcpus, instructions in LINE.findall(said):
+        found.setdefault(name, {})[int(vcpus)] = int(instructions)
+    if set(found) != set(policy.POLICY_NAMES):
+        raise KraitError(f"the bench image printed no numbers for all policies:\n{said}")
+    return found

@@ -1,0 +1,61 @@
+"""Counts the instructions of one scheduling decision, for each policy and for 2 to 256 vCPUs, and prints them on port 0xE9."""
+from typing import Annotated, Final
+
+from hypervisor.arch_x86.intrinsics import outb, rdtsc
+from hypervisor.lang import array, char_at, u32, u64
+from hypervisor.model import Vcpu, Vm
+from hypervisor.sched import policy
+
+MOST: Final = 256
+VCPUS_PER_VM: Final = 4
+DECISIONS: Final = 2000
+QUANTUM: Final = 1_000_000
+SIZES: Final[Annotated[list[u32], 4]] = [2, 16, 64, 256]
+
+vms: Final[Annotated[list[Vm], 64]] = array(Vm, 64)
+vcpus: Final[Annotated[list[Vcpu], MOST]] = array(Vcpu, MOST)
+
+
+def say(text: str) -> None:
+    """Print a line on the debug console."""
+    i: u64 = 0
+    while char_at(text, i) != 0:
+        outb(0xE9, char_at(text, i))
+        i += 1
+
+
+def measure(count: u32) -> u64:
+    """Mean instructions of charge, requeue, pick and slice_of with `count` vCPUs that always want the CPU."""
+    for i in range(count):
+        vcpu = vcpus[i]
+        vm = vms[i // VCPUS_PER_VM]
+        vm.weight = 100 + i // VCPUS_PER_VM
+        vcpu.vm = vm
+        vcpu.weight = vm.weight
+        policy.enqueue(vcpu)
+    now: u64 = 0
+    spent: u64 = 0
+    running = policy.pick()
+    for _ in range(DECISIONS):
+        assert running is not None
+        begun = rdtsc()
+        now += QUANTUM
+        policy.charge(running, QUANTUM, now)
+        policy.requeue(running)
+        running = policy.pick()
+        assert running is not None
+        policy.slice_of(running, now)
+        spent += rdtsc() - begun
+    for i in range(count):
+        policy.dequeue(vcpus[i])
+    return spent // DECISIONS
+
+
+def main() -> None:
+    """Called by start.S in long mode."""
+    policy.start(QUANTUM)
+    for which in range(policy.POLICIES):
+        policy.select(u32(which))
+        for count in SIZES:
+            say(f"pick {policy.POLICY_NAMES[which]} {count} {measure(count)}\n")
+    outb(0xF4, 0)
