@@ -1,6 +1,7 @@
 # make         the krait command in .venv/bin, and both images
 # make run     build, boot under QEMU, show two PV guests and a Linux guest side by side
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
+# make long    the decoder against iced-x86 over 12 million instructions; its last output is tests/decoder/long.txt
 # make setup   packages and Python environment (what scripts/setup does)
 # make clean   forget everything built; keeps .venv and downloads
 
@@ -8,7 +9,9 @@ PYTHON_SOURCES := $(wildcard krait hypervisor guest_pv_drivers build tests qemu_
 KRAIT := .venv/bin/krait
 WORKERS ?= 2
 
-.PHONY: all setup env run test check clean
+DECODED ?= 12000000
+
+.PHONY: all setup env run test long check clean
 
 all: env
 	$(KRAIT) build
@@ -27,6 +30,9 @@ check: env
 
 test: check all
 	.venv/bin/pytest --numprocesses $(WORKERS)
+
+long: env
+	PYTHONPATH=.:build .venv/bin/python -m tests.decoder.compare $(DECODED) | tee tests/decoder/long.txt
 
 clean:
 	rm -rf out .mypy_cache .pytest_cache .hypothesis

@@ -1,12 +1,10 @@
 """What the hardware left out of an exit, read from the guest's instruction (QEMU, and older CPUs, have no decode assists)."""
-from typing import Annotated
-
 from hypervisor import guest_code
-from hypervisor.addresses import Hva
-from hypervisor.arch_x86 import instruction
-from hypervisor.arch_x86.instruction import Decoded
+from hypervisor.arch_x86 import backend
+from hypervisor.arch_x86.decoder.decode import MOV_CR_FIRST, MOV_CR_LAST
+from hypervisor.arch_x86.decoder.instruction import MAP_0F, Instruction
+from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.vm_exit import REGISTER_UNKNOWN, VmExit
-from hypervisor.lang import address, array, u8
 from hypervisor.model import Vcpu
 
 
@@ -15,13 +13,12 @@ def complete_register_access(vcpu: Vcpu, exit: VmExit) -> bool:
     more), so run it again."""
     if exit.register != REGISTER_UNKNOWN:
         return True
-    code: Annotated[list[u8], 16] = array(u8, 16)
-    decoded = Decoded()
-    place = Hva(address(code))
-    instruction.decode(place, guest_code.fetch(vcpu, place), guest_code.runs_long(vcpu), decoded)
-    if decoded.length == 0 or not instruction.MOV_FROM_CR <= decoded.opcode <= instruction.MOV_TO_DR:
+    state = GuestState()
+    code = Instruction()
+    backend.read_state(vcpu, state)
+    if not guest_code.decode_at_rip(vcpu, state, code) or code.map != MAP_0F or not MOV_CR_FIRST <= code.opcode <= MOV_CR_LAST:
         return False
-    exit.length = decoded.length
-    exit.number = decoded.number
-    exit.register = decoded.register
+    exit.length = code.length
+    exit.number = code.reg
+    exit.register = code.rm
     return True

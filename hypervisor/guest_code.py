@@ -1,17 +1,21 @@
 """Bytes of the guest's code at RIP, for dumps and for what the hardware does not decode."""
-from typing import Final
+from typing import Annotated, Final
 
 from hypervisor.addresses import Hva
 from hypervisor.arch_x86 import backend
+from hypervisor.arch_x86.decoder import decode
+from hypervisor.arch_x86.decoder.instruction import Instruction
 from hypervisor.arch_x86.defs.cr import EFER_LMA
 from hypervisor.arch_x86.state import CS, GuestState
-from hypervisor.lang import u32, u64, wrap_u64
+from hypervisor.lang import address, array, u8, u32, u64, wrap_u64
 from hypervisor.memory import guest_paging
 from hypervisor.memory.guest_paging import PagingMode
 from hypervisor.model import Vcpu
 
 CS_LONG: Final[u32] = 1 << 13  # attributes in the VT-x layout
+CS_DEFAULT_32: Final[u32] = 1 << 14  # D/B
 MOST: Final = 15
+CODE_BYTES: Final = 16
 
 
 def fetch(vcpu: Vcpu, target: Hva) -> u32:
@@ -37,8 +41,17 @@ def is_long(state: GuestState) -> bool:
     return state.efer & EFER_LMA != 0 and state.segments[CS].attributes & CS_LONG != 0
 
 
-def runs_long(vcpu: Vcpu) -> bool:
-    """The same, from the vCPU."""
-    state = GuestState()
-    backend.read_state(vcpu, state)
-    return is_long(state)
+def bits(state: GuestState) -> u32:
+    """What code the vCPU runs: 16, 32 or 64 bits."""
+    if is_long(state):
+        return 64
+    return 32 if state.segments[CS].attributes & CS_DEFAULT_32 != 0 else 16
+
+
+def decode_at_rip(vcpu: Vcpu, state: GuestState, to: Instruction) -> bool:
+    """Take apart the instruction at RIP; False: refused, or not readable. The bytes are gone afterwards."""
+    code: Annotated[list[u8], CODE_BYTES] = array(u8, CODE_BYTES)
+    place = Hva(address(code))
+    done = decode.decode(place, fetch(vcpu, place), bits(state), to)
+    to.code = Hva(0)
+    return done

@@ -5,7 +5,7 @@ from typing import Final
 
 from hypervisor.lang import struct, u32, u64
 
-REGISTER_UNKNOWN: Final = 16  # VmExit.register: instruction.complete has to read the instruction
+REGISTER_UNKNOWN: Final = 16  # VmExit.register: exit_completion has to read the instruction
 
 
 class Cause(IntEnum):

@@ -1,21 +1,19 @@
 """Nested page fault (SVM #VMEXIT_NPF, VT-x EPT violation): the guest touched a guest-physical page that it may not use so."""
 from __future__ import annotations
 
-from typing import Annotated, Final
-
-from hypervisor import crash, guest_code
+from hypervisor import crash, guest_code, mmio_emulation
 from hypervisor.abi import VM_KIND_PV
-from hypervisor.addresses import PAGE_SHIFT, Gfn, Hva
-from hypervisor.arch_x86.instruction_store import store_length
+from hypervisor.addresses import PAGE_SHIFT, Gfn
+from hypervisor.arch_x86 import backend
+from hypervisor.arch_x86.decoder.instruction import Instruction
+from hypervisor.arch_x86.decoder.mmio import Access, Operation, describe
+from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.handlers.outcome import Outcome
-from hypervisor.lang import address, array, u8
 from hypervisor.memory import backing, holes
 from hypervisor.memory.nested_walk import GFN_LIMIT
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
-
-CODE_BYTES: Final = 16
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
@@ -34,27 +32,36 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
 
 
 def touch_hole(vm: Vm, vcpu: Vcpu, exit: VmExit) -> Outcome:
-    """Not RAM. A PV guest knows its memory: it is stopped. A stock system probes: reads give ones, writes are dropped."""
-    vm.holes_touched += 1
+    """Not RAM. A PV guest knows its memory: it is stopped. A stock system probes: reads give ones, writes are dropped.
+
+    A page of ones serves the reads from then on, as long as the VM's quota of tables lasts; everything else is emulated.
+    """
     gfn = Gfn(exit.gpa >> PAGE_SHIFT)
-    if vm.kind == VM_KIND_PV or exit.is_fetch or exit.in_page_walk or gfn >= GFN_LIMIT:
+    if vm.kind == VM_KIND_PV or exit.is_fetch or exit.in_page_walk:
+        vm.holes_touched += 1
         crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, beyond its {vm.memory_bytes >> 20} MiB,")
         return Outcome.STOP
-    if exit.is_write:
-        return drop_write(vcpu, exit)
-    if holes.show_ones(vm, gfn) == Status.NO_MEMORY:
-        crash.stop(vcpu, exit, f"touched {exit.gpa:#x}: too many places where nothing is")
-        return Outcome.STOP
-    return Outcome.RESUME
+    if not exit.is_write and gfn < GFN_LIMIT and holes.show_ones(vm, gfn) != Status.NO_MEMORY:
+        vm.holes_touched += 1
+        return Outcome.RESUME
+    return emulate(vcpu, exit)
 
 
-def drop_write(vcpu: Vcpu, exit: VmExit) -> Outcome:
-    """Step over a store."""
-    code: Annotated[list[u8], CODE_BYTES] = array(u8, CODE_BYTES)
-    place = Hva(address(code))
-    count = guest_code.fetch(vcpu, place)
-    exit.length = store_length(place, count, guest_code.runs_long(vcpu))
-    if exit.length == 0:
-        crash.stop(vcpu, exit, f"wrote to {exit.gpa:#x}, where nothing is, with an instruction not decoded")
+def emulate(vcpu: Vcpu, exit: VmExit) -> Outcome:
+    """Carry out the instruction; one that is not known stops the VM, and the dump names its bytes."""
+    if vcpu.reinject != 0:
+        crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, where nothing is, while an event was delivered")
         return Outcome.STOP
-    return Outcome.SKIP
+    state = GuestState()
+    code = Instruction()
+    access = Access()
+    backend.read_state(vcpu, state)
+    known: bool = guest_code.decode_at_rip(vcpu, state, code) and describe(code, access)
+    if not known or access.operation in (Operation.INS, Operation.OUTS):  # these exit by their port, before memory
+        crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, where nothing is, with an instruction not decoded")
+        return Outcome.STOP
+    exit.length = code.length
+    outcome = mmio_emulation.run(vcpu, state, code, access)
+    if outcome == Outcome.STOP:
+        crash.stop(vcpu, exit, "no frame for an operand: nobody gave memory back in time")
+    return outcome

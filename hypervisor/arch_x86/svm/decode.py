@@ -91,7 +91,7 @@ def decode_io(vmcb: Vmcb, exit: VmExit) -> None:
 
 
 def decode_register_access(vmcb: Vmcb, code: u64, exit: VmExit) -> None:
-    """MOV to or from CR and DR. Without decode assists the operand is unknown: instruction.complete reads the bytes."""
+    """MOV to or from CR and DR. Without decode assists the operand is unknown: exit_completion reads the bytes."""
     exit.number = u32(code & 15)
     exit.is_write = code & 16 != 0
     exit.register = REGISTER_UNKNOWN

@@ -1,0 +1,1 @@
+"""Instructions of the guest, decoded: lengths of all, operands of those that touch memory for MMIO."""
