@@ -46,9 +46,9 @@ STRINGS = {getattr(iced.Mnemonic, name + size): Operation[name]
 def _registers() -> dict[int, tuple[int, int, bool]]:
     """iced-x86's general registers: number, size, high byte."""
     found = {}
-    for name in vars(iced.Register):
+    for name in [name for name, value in vars(iced.Register).items() if isinstance(value, int)]:
         value: Any = getattr(iced.Register, name)
-        if not name.startswith("_") and iced.RegisterExt.is_gpr(value):
+        if iced.RegisterExt.is_gpr(value):
             high = name in ("AH", "CH", "DH", "BH")
             whole = iced.RegisterExt.full_register(value)
             found[value] = (iced.RegisterExt.number(whole), iced.RegisterExt.size(value), high)
