@@ -11,6 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 
 from krait import bench as benchmarks
+from krait import bench_linux
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.machine import AccelName, EmulatorName, Machine
@@ -119,10 +120,12 @@ def attach(
 @app.command()
 def bench(
     what: Annotated[
-        Literal["exits", "sched"],
-        typer.Argument(help="exits: instructions per operation of a guest; sched: all scheduling policies on the same workloads."),
+        Literal["exits", "linux", "sched"],
+        typer.Argument(help="exits: instructions per operation of a guest; linux: those of a boot, and its exits; "
+                       "sched: all scheduling policies on the same workloads."),
     ],
     emulator: EmulatorOption = "qemu",
+    quiet: Annotated[bool, typer.Option("--quiet/--loud", help="linux: whether the kernel prints its messages.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the release image; or the scheduling policies, in the simulator."""
@@ -132,6 +135,11 @@ def bench(
             print(json.dumps(asdict(compared)))
         else:
             _show_policies(compared)
+        return
+    if what == "linux":
+        if emulator != "qemu":
+            raise KraitError("bench linux counts instructions: it needs --emulator qemu", ExitCode.USAGE)
+        _show_linux(bench_linux.measure(quiet), as_json)
         return
     report = benchmarks.exits(emulator)
     if as_json:
@@ -154,6 +162,17 @@ def _show_policies(report: sched_bench.Report) -> None:
     print(f"  {'policy':<13}" + "".join(f"{f'{size} vCPUs':>11}" for size in sizes))
     for name, counts in report.instructions_per_pick.items():
         print(f"  {name:<13}" + "".join(f"{count:>11}" for count in counts.values()))
+
+
+def _show_linux(report: bench_linux.Report, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    print("Debian's cloud kernel from its first instruction to /init, in instructions")
+    print(f"  bare machine  {report.direct:>14,}\n  Krait's guest {report.guest:>14,}   ratio {report.ratio:.4f}")
+    print(f"  exits         {report.exits_total:>14,}")
+    for cause, count in report.exits.items():
+        print(f"    {cause:<18}{count:>8,}")
 
 
 def main() -> None:

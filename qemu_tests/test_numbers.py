@@ -3,7 +3,7 @@
 import pytest
 
 from hypervisor.sched import policy
-from krait import bench, paths, sched_bench
+from krait import bench, bench_linux, paths, sched_bench
 from krait.machine import Machine
 
 
@@ -39,3 +39,10 @@ def test_all_policies_are_compared(machine: Machine) -> None:
         assert list(counts) == [2, 16, 64, 256] and all(counts.values()), name
     eevdf = report.instructions_per_pick["eevdf"]
     assert eevdf[256] - eevdf[16] <= 2 * (eevdf[16] - eevdf[2]) and eevdf[256] <= sched_bench.PROMISED_PICK
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_linux_boots_for_no_more_than_promised(machine: Machine) -> None:
+    report = bench_linux.measure(quiet=True)
+    assert report.ratio <= bench_linux.PROMISED_RATIO, report
+    assert report.exits_total <= bench_linux.PROMISED_EXITS, report

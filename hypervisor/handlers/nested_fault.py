@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from hypervisor import crash, guest_code, mmio_emulation
-from hypervisor.abi import VM_KIND_PV
+from hypervisor.abi import VM_KIND_LINUX, VM_KIND_PV
 from hypervisor.addresses import PAGE_SHIFT, Gfn
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.decoder.instruction import Instruction
@@ -17,11 +17,13 @@ from hypervisor.status import Status
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
-    """RAM is backed with a zeroed frame and the instruction runs again; anything else is a hole."""
+    """RAM is backed with a zeroed frame (a stock system's: and what is around it) and the instruction runs again; anything else is a hole."""
     vm = vcpu.vm
     assert vm is not None
     status = backing.back_for(vcpu, vm, Gfn(exit.gpa >> PAGE_SHIFT))
     if status == Status.OK:
+        if vm.kind == VM_KIND_LINUX:
+            backing.back_around(vm, Gfn(exit.gpa >> PAGE_SHIFT))
         return Outcome.RESUME
     if status == Status.WAIT:
         return Outcome.WAIT
