@@ -32,7 +32,8 @@ test: check all
 	.venv/bin/pytest --numprocesses $(WORKERS)
 
 long: env
-	PYTHONPATH=.:build .venv/bin/python -m tests.decoder.compare $(DECODED) | tee tests/decoder/long.txt
+	PYTHONPATH=.:build .venv/bin/python -m tests.decoder.compare $(DECODED) > tests/decoder/long.txt
+	cat tests/decoder/long.txt
 
 clean:
 	rm -rf out .mypy_cache .pytest_cache .hypothesis
