@@ -52,7 +52,7 @@ class Host:
         self.world = World(1600)
         self.shown = bytearray()
         self.guests: dict[int, tuple[Vm, Script]] = {}
-        for part in (vm.table, init.host, backend.chosen):
+        for part in (vm.table, init.host, backend.chosen, features, serial.com1):
             clear(part)
         for number in (msr.EFER, msr.VM_HSAVE_PA):
             machine.msrs[number] = 0
