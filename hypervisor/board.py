@@ -86,7 +86,7 @@ def arm(vcpu: Vcpu, vm: Vm, p: Platform) -> None:
     if due == NEVER:
         timers.cancel(boot_cpu, vcpu.timer)
     else:
-        timers.arm(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(due) + 1)
+        timers.arm_for_guest(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(due) + 1)
 
 
 def feed(vm: Vm, p: Platform) -> None:
@@ -134,4 +134,8 @@ def acknowledge(vcpu: Vcpu) -> u32:
     assert vm is not None
     p = vm.platform
     assert p is not None
-    return platform.acknowledge(p)
+    vector = platform.acknowledge(p)
+    if p.effects & platform.EFFECT_DEADLINE:
+        p.effects = u32(p.effects & ~platform.EFFECT_DEADLINE)
+        arm(vcpu, vm, p)
+    return vector

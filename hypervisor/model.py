@@ -57,6 +57,7 @@ class TimerKind(IntEnum):
     PLATFORM = 2  # device timers of a VM (8254, RTC, LAPIC)
     CONSOLE = 3
     FRAME_WAIT = 4  # a vCPU that waits for a frame is woken, to fail (paging/pressure.py)
+    REAP = 5  # the next piece of what an ended VM leaves behind (run_loop.reap)
 
 
 @struct
@@ -64,6 +65,7 @@ class Timer:
     """A one-shot timer; belongs to at most one CPU's heap. Owner arms and cancels through hypervisor.timers."""
 
     deadline: u64  # host TSC
+    expired_at: u64  # host TSC at which it last expired (timers.arm_for_guest)
     heap_index: u32  # 1-based place in the heap, 0: not armed
     kind: TimerKind
     vcpu: Vcpu | None
@@ -226,6 +228,7 @@ class Cpu:
     vcpu: Vcpu | None  # whose state is loaded; runs after the next enter
     fpu_owner: Vcpu | None
     slice: Timer
+    reap: Timer
     next_asid: u32
     asid_generation: u64
     vendor_hva: Hva  # host save area / VMXON region

@@ -1,4 +1,6 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
+from typing import Final
+
 from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm, vm_config
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
@@ -11,9 +13,12 @@ from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUP
 from hypervisor.sched import policy
 from hypervisor.sched.wake import wake
 
+REAP_PERIOD_NS: Final[u64] = 1_000_000  # between two pieces of what an ended VM leaves, while others want to run
+
 
 def run(cpu: Cpu) -> None:
     """For ever. VMs have been made and started."""
+    cpu.reap.kind = TimerKind.REAP
     cpu.work |= WORK_RESCHED | WORK_REAP
     while True:
         while cpu.work != 0:
@@ -82,6 +87,8 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
     vcpu = timer.vcpu
     if timer.kind == TimerKind.SLICE:
         cpu.work |= WORK_RESCHED
+    elif timer.kind == TimerKind.REAP:
+        cpu.work |= WORK_REAP
     elif vcpu is None:
         return
     elif timer.kind == TimerKind.GUEST:
@@ -111,6 +118,8 @@ def reschedule(cpu: Cpu) -> None:
     cpu.vcpu = vcpu
     if vcpu is None:
         timers.cancel(cpu, cpu.slice)
+        if cpu.reap.heap_index != 0:
+            cpu.work |= WORK_REAP  # nobody wants the time
         return
     vcpu.on_cpu = True
     vcpu.entered_at = now
@@ -146,14 +155,24 @@ def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
 
 
 def reap(cpu: Cpu) -> None:
-    """One piece of what ended VMs leave behind; then let interrupts in, for there may be many."""
+    """One piece of what ended VMs leave behind, at nobody's expense. The next: at once if nobody runs, else after
+    REAP_PERIOD_NS, so that the others run in between however large the VM was."""
+    started: u64 = clock.now()
+    running = cpu.vcpu
+    since: u64 = running.entered_at if running is not None else 0
+    timers.cancel(cpu, cpu.reap)
     done = vm.reap_some()
     emptied = vm.table.emptied
     if emptied is not None:
         vm.table.emptied = None
         vm_config.boot_again(emptied)
+    now: u64 = clock.now()
+    if running is not None and running.entered_at == since:  # not charged meanwhile
+        running.entered_at += now - started
     if done:
         end_of_run.check(cpu)
+    elif running is not None:
+        timers.arm(cpu, cpu.reap, now + clock.ticks_of(REAP_PERIOD_NS))
     else:
         cpu.work |= WORK_REAP
-        host_interrupts.poll(cpu)
+        host_interrupts.poll(cpu)  # there may be many pieces

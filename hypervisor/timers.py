@@ -11,6 +11,7 @@ from hypervisor.lang import struct, u32, u64
 from hypervisor.model import Cpu, Timer
 
 CAPACITY: Final = 1024
+GUEST_PERIOD_LEAST_NS: Final[u64] = 200_000  # as KVM's min_timer_period_us
 NEVER: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF  # no deadline
 
 
@@ -31,6 +32,7 @@ def init(cpu: Cpu) -> None:
     heap.count = 0
     heap.armed = NEVER
     cpu.slice.heap_index = 0
+    cpu.reap.heap_index = 0
 
 
 def arm(cpu: Cpu, timer: Timer, deadline: u64) -> None:
@@ -49,6 +51,13 @@ def arm(cpu: Cpu, timer: Timer, deadline: u64) -> None:
         timer.deadline = deadline
         _sink(timer, index)
     _program()
+
+
+def arm_for_guest(cpu: Cpu, timer: Timer, deadline: u64) -> None:
+    """arm, for a deadline that a guest has chosen: not sooner after the timer's last expiry than GUEST_PERIOD_LEAST_NS, so
+    that a guest cannot have the host interrupted more often than that, at the expense of those who run then."""
+    least: u64 = timer.expired_at + clock.ticks_of(GUEST_PERIOD_LEAST_NS)
+    arm(cpu, timer, max(deadline, least) if timer.expired_at != 0 else deadline)
 
 
 def cancel(cpu: Cpu, timer: Timer) -> None:
@@ -75,8 +84,10 @@ def expire(cpu: Cpu) -> Timer | None:
     """
     if heap.count != 0:
         first = _slot(1)
-        if first.deadline <= clock.now():
+        now: u64 = clock.now()
+        if first.deadline <= now:
             cancel(cpu, first)
+            first.expired_at = now
             return first
     heap.armed = NEVER
     _program()

@@ -22,8 +22,9 @@ from hypervisor.lang import at, clear, map_memory, unmap_memory
 from hypervisor.loaders import pv_elf
 from hypervisor.memory import guest_memory, ledger, nested_walk
 from hypervisor.memory.ledger import Kind
-from hypervisor.model import Vm
+from hypervisor.model import WORK_INTERRUPT, Vm, VmState
 from hypervisor.sched import run_queue
+from hypervisor.run_loop import REAP_PERIOD_NS
 from hypervisor.status import Status
 from tests.memory.world import World
 
@@ -217,6 +218,36 @@ def test_all_that_a_vm_held_comes_back(host: Host) -> None:
     host.add("a", script)
     host.run()
     assert free - ledger.book.counts[Kind.FREE] == vm.VM_PAGES
+    assert "ledger: ok" in host.text
+
+
+def test_others_run_while_a_vm_is_given_back(host: Host) -> None:
+    """A piece a millisecond; what it takes is charged to nobody."""
+    seen: list[tuple[int, int]] = []  # frames that the ended VM holds, pieces due
+
+    def ends(guest: Guest) -> Script:
+        for page in range(0x120, 0x140):
+            guest.exit(NPF, 6, page * PAGE_SIZE)
+            yield
+        yield from power_off(guest)
+
+    def stays(guest: Guest) -> Script:
+        while big.nested_root != 0 or big.state == VmState.RUNNING:
+            if big.state == VmState.ENDED:
+                seen.append((big.nested_frames, boot_cpu.reap.heap_index))
+            machine.tsc += REAP_PERIOD_NS // 4
+            boot_cpu.work |= WORK_INTERRUPT
+            guest.exit(INTR)
+            yield
+        yield from power_off(guest)
+
+    big = host.add("big", ends)
+    host.add("stays", stays)
+    assert host.run() == EXIT_OK
+    held = [frames for frames, _ in seen]
+    assert held == sorted(held, reverse=True) and len(set(held)) >= 3
+    assert all(held.count(frames) >= 3 for frames in set(held)), "between two pieces the other one runs"
+    assert all(due != 0 for _, due in seen)
     assert "ledger: ok" in host.text
 
 

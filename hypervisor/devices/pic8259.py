@@ -146,6 +146,11 @@ def pulse(pic: Pic, irq: u32) -> None:
     set_line(pic, irq, True)
 
 
+def is_latched(pic: Pic, irq: u32) -> bool:
+    """Whether an edge on line 0..15 would change nothing: its request waits already."""
+    return pic.chips[irq >> 3].irr >> (irq & 7) & 1 != 0
+
+
 def pending(pic: Pic) -> bool:
     """Whether the pair asserts INTR."""
     return chip_request(pic.chips[0], False) != NO_INPUT

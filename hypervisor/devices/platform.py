@@ -207,8 +207,10 @@ def read_byte(p: Platform, device: Device, port: u32, now: u64) -> u8:
                 p.effects = p.effects | EFFECT_RECEIVER_READ
             update_uart(p)
         case Device.PIC:
+            latched = settle_timer(p, now)
             value = pic8259.read(p.pic, port >> 7 & 1, port & 1 != 0)
             p.effects = p.effects | EFFECT_INTERRUPT
+            restart_timer(p, latched)
         case Device.PIT:
             value = pit8254.read_count(p.pit, port & 3, now) if port != 0x43 else 0xFF
         case Device.PORT61:
@@ -266,8 +268,10 @@ def write_byte(p: Platform, device: Device, port: u32, value: u8, now: u64) -> N
                 p.effects = p.effects | EFFECT_CONSOLE
             update_uart(p)
         case Device.PIC:
+            held = settle_timer(p, now)
             pic8259.write(p.pic, port >> 7 & 1, port & 1 != 0, value)
             p.effects = p.effects | EFFECT_INTERRUPT
+            restart_timer(p, held)
         case Device.PIT:
             write_pit(p, port, value, now)
         case Device.PORT61:
@@ -322,6 +326,21 @@ def advance_timer(p: Platform, now: u64) -> None:
         p.effects = p.effects | EFFECT_DEADLINE | EFFECT_INTERRUPT
 
 
+def settle_timer(p: Platform, now: u64) -> bool:
+    """Before the PIC changes: an interval timer that stands still because its interrupt waits (next_deadline) is brought up
+    to `now`, or edges that came while it waited would be shown after it was taken. Whether it waits."""
+    latched = pic8259.is_latched(p.pic, IRQ_TIMER)
+    if latched:
+        advance_timer(p, now)
+    return latched
+
+
+def restart_timer(p: Platform, latched: bool) -> None:
+    """After the PIC has changed: the next edge counts again if the interrupt waits no more."""
+    if latched and not pic8259.is_latched(p.pic, IRQ_TIMER):
+        p.effects = p.effects | EFFECT_DEADLINE
+
+
 def advance(p: Platform, now: u64) -> None:
     """Let everything happen that is due by `now`."""
     advance_timer(p, now)
@@ -331,8 +350,12 @@ def advance(p: Platform, now: u64) -> None:
 
 
 def next_deadline(p: Platform) -> u64:
-    """Guest time (ns) at which `advance` has something to do; NEVER if nothing is due."""
-    timer = pit8254.next_deadline(p.pit)
+    """Guest time (ns) at which `advance` has something to do; NEVER if nothing is due.
+
+    An edge of the interval timer is nothing to do while its interrupt waits: the PIC keeps one, so a guest that does not
+    take it, or does not run, needs no further.
+    """
+    timer = NEVER if pic8259.is_latched(p.pic, IRQ_TIMER) else pit8254.next_deadline(p.pit)
     clock = rtc_mc146818.next_deadline(p.rtc)
     best = timer if timer < clock else clock
     return best if best < NEVER else NEVER
@@ -344,5 +367,8 @@ def interrupt_pending(p: Platform) -> bool:
 
 
 def acknowledge(p: Platform) -> u32:
-    """The vector that the vCPU takes now."""
-    return pic8259.acknowledge(p.pic)
+    """The vector that the vCPU takes now; `advance` has been called."""
+    latched = pic8259.is_latched(p.pic, IRQ_TIMER)
+    vector = pic8259.acknowledge(p.pic)
+    restart_timer(p, latched)
+    return vector

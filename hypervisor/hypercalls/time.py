@@ -20,7 +20,10 @@ def time(vcpu: Vcpu) -> Outcome:
 
 
 def timer_set(vcpu: Vcpu) -> Outcome:
-    """(RDI: guest time in ns, 0: cancel): raise EVENT_TIMER then; one that has passed raises it at once."""
+    """(RDI: guest time in ns, 0: cancel): raise EVENT_TIMER then; one that has passed raises it at once.
+
+    Two of a vCPU are 200 us apart at least: timers.arm_for_guest.
+    """
     vm = vcpu.vm
     assert vm is not None
     deadline: u64 = vcpu.regs.rdi
@@ -31,5 +34,5 @@ def timer_set(vcpu: Vcpu) -> Outcome:
     else:
         vcpu.timer.kind = TimerKind.GUEST
         vcpu.timer.vcpu = vcpu
-        timers.arm(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(deadline))
+        timers.arm_for_guest(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(deadline))
     return result(vcpu, 0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypervisor import guest_console, reboot
+from hypervisor import guest_console, reboot, timers
 from hypervisor.abi import (
     ABI_VERSION, EVENT_CONSOLE, EVENT_TIMER, EVENT_WAKE, HYPERCALL_BASE, Error, Hypercall, PageState)  # fmt: skip
 from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hva
@@ -137,6 +137,19 @@ def test_time_and_timer(guest: Guest) -> None:
     assert guest.result(Hypercall.TIMER_SET, 0) == 0
     assert guest.vcpu.timer.heap_index == 0
     assert guest.result(Hypercall.TIMER_SET, 1 << 56) == -Error.BAD_ARGUMENT
+
+
+def test_timer_events_keep_their_distance(guest: Guest) -> None:
+    """However near the next deadline, the host is interrupted once in 200 us; one further away is kept."""
+    guest.vm.started_at = machine.tsc
+    guest.result(Hypercall.TIMER_SET, 5000)
+    machine.tsc = guest.vcpu.timer.deadline
+    assert timers.expire(boot_cpu) is not None
+    expired = machine.tsc
+    guest.result(Hypercall.TIMER_SET, 6000)
+    assert 0 <= guest.vcpu.timer.deadline - expired - timers.GUEST_PERIOD_LEAST_NS <= 1
+    guest.result(Hypercall.TIMER_SET, 1_000_000)
+    assert guest.vcpu.timer.deadline == guest.vm.started_at + 1_000_000
 
 
 def test_block_without_setup(guest: Guest) -> None:

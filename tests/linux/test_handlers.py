@@ -1,9 +1,11 @@
 """Exits of a VM with a platform: ports, strings, MSRs, CPUID, HLT, and interrupts on their way in."""
+from collections.abc import Callable
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypervisor import board, clock, guest_console, inject, msrs, reboot
+from hypervisor import board, clock, guest_console, inject, msrs, reboot, timers
 from hypervisor.abi import REBOOTS_UNLIMITED
 from hypervisor.addresses import PAGE_SIZE
 from hypervisor.arch_x86.defs.cr import CR0_PE, RFLAGS_IF
@@ -12,6 +14,7 @@ from hypervisor.arch_x86.state import CS, DS, ES, GuestState
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.vm_exit import Cause
 from hypervisor.cpu import boot_cpu
+from hypervisor.devices import platform
 from hypervisor.handlers import cpuid, hlt, io, rdmsr, triple_fault, wrmsr
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.memory import guest_memory
@@ -127,6 +130,92 @@ def test_the_timer_wakes_and_interrupts(stock: Stock) -> None:
     inject.deliver(stock.vcpu)
     assert stock.vmcb.event_injection & 0xFFFFFFFF == 0x80000030
     assert not inject.interrupt_pending(stock.vcpu)
+
+
+def expiries(stock: Stock, until: int, serve: Callable[[], None]) -> int:
+    """How often the host's timer runs out for the VM, whose guest does `serve` each time."""
+    count = 0
+    while stock.vcpu.timer.heap_index != 0 and stock.vcpu.timer.deadline < until:
+        machine.tsc = stock.vcpu.timer.deadline
+        assert timers.expire(boot_cpu) is not None
+        board.timer_expired(stock.vcpu)
+        count += 1
+        serve()
+    return count
+
+
+def take_and_end(stock: Stock) -> None:
+    """The guest takes its interrupt and ends it at both 8259s."""
+    stock.vmcb.rflags = RFLAGS_IF
+    stock.vmcb.event_injection = 0
+    inject.deliver(stock.vcpu)
+    assert stock.vmcb.event_injection != 0
+    for port in (0xA0, 0x20):
+        access(stock, port, value=0x20)
+
+
+def start_storm(stock: Stock) -> int:
+    """The interval timer at its shortest period, 838 ns; the time then."""
+    start_pic(stock)
+    machine.tsc_step = 0
+    machine.tsc = stock.vm.started_at = 1000
+    for port, value in ((0x43, 0x14), (0x40, 1)):
+        access(stock, port, value=value)
+    return machine.tsc
+
+
+def test_a_guest_that_does_not_run_has_one_timer_interrupt(stock: Stock) -> None:
+    start = start_storm(stock)
+    assert expiries(stock, start + 10**9, lambda: None) == 1
+    machine.tsc = start + 10**9
+    take_and_end(stock)
+    assert stock.vcpu.timer.heap_index != 0, "the next is due once the guest has taken it"
+    assert stock.vcpu.timer.deadline > machine.tsc
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_interval_timer_cannot_storm_the_host(stock: Stock, masked: bool) -> None:
+    """A guest that serves each tick: one interrupt of the host in 200 us."""
+    start = start_storm(stock)
+    if masked:
+        access(stock, 0x21, value=1)
+        assert expiries(stock, start + 10**9, lambda: None) == 1
+        access(stock, 0x21, value=0)
+        start = machine.tsc
+        take_and_end(stock)
+    assert 45 <= expiries(stock, start + 10_000_000, lambda: take_and_end(stock)) <= 51
+
+
+def test_a_pic_that_starts_anew_lets_the_timer_count_again(stock: Stock) -> None:
+    """ICW1 forgets the request; edges of the time while it waited are gone too."""
+    start = start_storm(stock)
+    for port, value in ((0x43, 0x34), (0x40, 0xA9), (0x40, 0x04)):
+        access(stock, port, value=value)
+    assert expiries(stock, start + 10**9, lambda: None) == 1
+    machine.tsc = start + 10**9
+    start_pic(stock)
+    assert not platform.interrupt_pending(stock.platform)
+    timer = stock.vcpu.timer
+    assert timer.heap_index != 0 and machine.tsc < timer.deadline <= machine.tsc + 999_849
+
+
+def test_the_clocks_periodic_interrupt_cannot_storm_the_host(stock: Stock) -> None:
+    """8192 Hz: every 122 us, asked for by a guest that serves each."""
+    start_pic(stock)
+    for port, value in ((0xA0, 0x11), (0xA1, 0x38), (0xA1, 2), (0xA1, 1), (0xA1, 0)):
+        access(stock, port, value=value)
+    machine.tsc_step = 0
+    machine.tsc = stock.vm.started_at = 1000
+
+    def serve() -> None:
+        take_and_end(stock)
+        access(stock, 0x70, value=0x0C)
+        access(stock, 0x71)
+
+    for index, value in ((0x0A, 0x23), (0x0B, 0x42)):
+        access(stock, 0x70, value=index)
+        access(stock, 0x71, value=value)
+    assert 35 <= expiries(stock, 10_000_000, serve) <= 51
 
 
 def test_an_interrupt_waits_for_the_window(stock: Stock) -> None:
