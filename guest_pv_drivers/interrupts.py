@@ -1,6 +1,6 @@
 """What happens at a trap: exceptions end this VM with a dump, events wake and switch threads."""
 from guest_pv_drivers import events, idt, threads, traps
-from guest_pv_drivers.traps import TrapFrame
+from hypervisor.arch_x86.trap_frame import TrapFrame
 
 
 def enter(frame: TrapFrame) -> None:

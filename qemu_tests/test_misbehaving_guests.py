@@ -13,7 +13,7 @@ from qemu_tests.test_pv_guests import lines, pv
     [
         ("beyond", "touching 0x1005000, beyond my memory", "0x1005000"),
         ("triple-fault", "loading no IDT, then an exception", "triple fault"),
-        ("exception", "guest trap: invalid opcode, error 0x0, cr2 0x0", "guest trap: invalid opcode at 0x"),
+        ("exception", "guest trap: #UD invalid opcode, error 0x0, cr2 0x0", "guest trap: #UD invalid opcode at 0x"),
     ],
 )
 def test_stopped_alone(machine: Machine, boot: Boot, workload: str, said: str, dump: str) -> None:

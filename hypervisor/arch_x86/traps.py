@@ -1,27 +1,17 @@
 """Exceptions and interrupts inside the hypervisor. An exception is a bug of ours or broken hardware: it is the end,
 with registers, cause in words and a back-trace; only the probes of entry.S are allowed to fault."""
-from typing import Annotated, Final
+from typing import Final
 
 from hypervisor.abi import EXIT_PANIC
 from hypervisor.arch_x86 import backtrace, host_interrupts, machine_exit, serial, stacks
 from hypervisor.arch_x86.intrinsics import halt_forever, load_u64, read_cr0, read_cr2, read_cr3, read_cr4
+from hypervisor.arch_x86.trap_frame import EXCEPTION_NAMES, EXCEPTIONS, PAGE_FAULT, TrapFrame
 from hypervisor.console import hide_prompt, say
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import link_address, struct, u32, u64
 
-PAGE_FAULT: Final = 14
 NMI: Final = 2
 DOUBLE_FAULT: Final = 8
-EXCEPTIONS: Final = 32
-
-NAMES: Final[Annotated[list[str], EXCEPTIONS]] = [
-    "#DE divide error", "#DB debug", "NMI", "#BP breakpoint", "#OF overflow", "#BR bound range",
-    "#UD invalid opcode", "#NM device not available", "#DF double fault", "coprocessor overrun", "#TS invalid TSS",
-    "#NP segment not present", "#SS stack fault", "#GP general protection", "#PF page fault", "reserved 15",
-    "#MF x87 error", "#AC alignment check", "#MC machine check", "#XM SIMD error", "#VE virtualization",
-    "#CP control protection", "reserved 22", "reserved 23", "reserved 24", "reserved 25", "reserved 26",
-    "reserved 27", "#HV hypervisor injection", "#VC VMM communication", "#SX security", "reserved 31",
-]
 
 # Page-fault error code, Intel SDM vol. 3A 4.7.
 PF_PRESENT: Final = 1
@@ -30,34 +20,6 @@ PF_USER: Final = 4
 PF_RESERVED: Final = 8
 PF_FETCH: Final = 16
 PF_PROTECTION_KEY: Final = 32
-
-
-@struct
-class TrapFrame:
-    """What entry.S has pushed, lowest address first, then what the CPU has."""
-
-    r15: u64
-    r14: u64
-    r13: u64
-    r12: u64
-    r11: u64
-    r10: u64
-    r9: u64
-    r8: u64
-    rdi: u64
-    rsi: u64
-    rbp: u64
-    rbx: u64
-    rdx: u64
-    rcx: u64
-    rax: u64
-    vector: u64
-    error: u64
-    rip: u64
-    cs: u64
-    rflags: u64
-    rsp: u64
-    ss: u64
 
 
 @struct
@@ -106,7 +68,7 @@ def _die(frame: TrapFrame) -> None:
         halt_forever()
     say("")
     vector = frame.vector % EXCEPTIONS
-    say(f"PANIC: {NAMES[vector]} (vector {vector}, error code {frame.error:#x}) at {frame.rip:016x}")
+    say(f"PANIC: {EXCEPTION_NAMES[vector]} (vector {vector}, error code {frame.error:#x}) at {frame.rip:016x}")
     if state.fatal > 1:
         say("  inside the dump of another exception")
         machine_exit.leave(EXIT_PANIC)

@@ -19,11 +19,11 @@ from hypervisor.abi import VmConfig
 from hypervisor.addresses import PAGE_SIZE, Gpa, Hva, hva_of
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR4_PAE, DR6_INIT, DR7_INIT, EFER_LMA, EFER_LME, PAT_INIT
-from hypervisor.arch_x86.state import CS, DS, ES, FS, GS, LDTR, SS, TR, GuestState
+from hypervisor.arch_x86.state import GuestState
 from hypervisor.bundle import Member
 from hypervisor.lang import address, at, clear, copy, sizeof, struct, u8, u16, u32, u64
 from hypervisor.loaders import acpi_tables
-from hypervisor.loaders.pv_elf import set_segment
+from hypervisor.loaders.long_mode import set_segments
 from hypervisor.memory import guest_memory
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
@@ -52,10 +52,6 @@ SELECTOR_CODE: Final = 0x10
 SELECTOR_DATA: Final = 0x18
 GDT_CODE: Final[u64] = 0x00AF_9B00_0000_FFFF
 GDT_DATA: Final[u64] = 0x00CF_9300_0000_FFFF
-CODE_64: Final = 0xA09B
-DATA: Final = 0xC093
-UNUSABLE: Final = 0x10000
-TSS_BUSY: Final = 0x8B
 PTE_P_W: Final[u64] = 3
 PTE_P_W_PS: Final[u64] = 0x83
 CMDLINE_BYTES: Final = 1024
@@ -317,12 +313,5 @@ def set_entry_state(vcpu: Vcpu, place: Placement) -> None:
     state.pat = PAT_INIT
     state.gdtr_base = GDT
     state.gdtr_limit = sizeof(DescriptorTable) - 1
-    set_segment(state, CS, SELECTOR_CODE, CODE_64)
-    set_segment(state, SS, SELECTOR_DATA, DATA)
-    set_segment(state, DS, SELECTOR_DATA, DATA)
-    set_segment(state, ES, SELECTOR_DATA, DATA)
-    set_segment(state, FS, 0, UNUSABLE)
-    set_segment(state, GS, 0, UNUSABLE)
-    set_segment(state, LDTR, 0, UNUSABLE)
-    set_segment(state, TR, 0, TSS_BUSY)
+    set_segments(state, SELECTOR_CODE, SELECTOR_DATA)
     backend.write_state(vcpu, state)

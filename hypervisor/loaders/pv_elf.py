@@ -13,8 +13,9 @@ from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import (CR0_ET, CR0_MP, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE,
                                          DR6_INIT, DR7_INIT, EFER_LMA, EFER_LME, EFER_NXE, PAT_INIT)
-from hypervisor.arch_x86.state import CS, DS, ES, FS, GS, LDTR, SS, TR, GuestState
+from hypervisor.arch_x86.state import GuestState
 from hypervisor.lang import address, at, clear, copy, sizeof, struct, u8, u16, u32, u64
+from hypervisor.loaders.long_mode import set_segments
 from hypervisor.memory import guest_memory
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
@@ -29,10 +30,6 @@ PTE_P_W: Final[u64] = 3
 PTE_P_W_PS: Final[u64] = 0x83
 LARGE_PAGES: Final = 512
 
-CODE_64: Final = 0xA09B  # attributes in the VT-x layout: present, code, accessed, readable, L, G
-DATA: Final = 0xC093
-TSS_BUSY: Final = 0x8B
-UNUSABLE: Final = 0x10000
 SELECTOR_CODE: Final = 8
 SELECTOR_DATA: Final = 16
 
@@ -189,20 +186,5 @@ def set_long_mode(vcpu: Vcpu, tables: Gpa) -> None:
     state.dr6 = DR6_INIT
     state.dr7 = DR7_INIT
     state.pat = PAT_INIT
-    set_segment(state, CS, SELECTOR_CODE, CODE_64)
-    set_segment(state, SS, SELECTOR_DATA, DATA)
-    set_segment(state, DS, SELECTOR_DATA, DATA)
-    set_segment(state, ES, SELECTOR_DATA, DATA)
-    set_segment(state, FS, 0, UNUSABLE)
-    set_segment(state, GS, 0, UNUSABLE)
-    set_segment(state, LDTR, 0, UNUSABLE)
-    set_segment(state, TR, 0, TSS_BUSY)
+    set_segments(state, SELECTOR_CODE, SELECTOR_DATA)
     backend.write_state(vcpu, state)
-
-
-def set_segment(state: GuestState, index: u32, selector: u16, attributes: u32) -> None:
-    """A flat segment; TR gets the smallest limit that a 64-bit TSS can have."""
-    segment = state.segments[index]
-    segment.selector = selector
-    segment.attributes = attributes
-    segment.limit = 0x67 if index == TR else 0xFFFFFFFF
