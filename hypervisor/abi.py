@@ -139,6 +139,50 @@ class VmConfig:
     cmdline: Annotated[list[u8], 1024]
 
 
+BUNDLE_DISKS_MEMBER: Final = "krait.disks"  # optional
+DISKS_MAGIC: Final[u64] = 0x3153_4B53_4944_4B00  # "\0KDISKS1"
+DISK_READ_ONLY: Final = 1  # DiskConfig.flags
+
+
+@struct
+class DisksHeader:
+    """First bytes of the bundle's member `krait.disks`; ram_count RamDiskConfig and disk_count DiskConfig follow."""
+
+    magic: u64
+    version: u32
+    ram_count: u32
+    ram_config_size: u32  # refused when it differs
+    disk_count: u32
+    disk_config_size: u32
+    reserved: u32
+
+
+@struct
+class RamDiskConfig:
+    """A host disk in the hypervisor's memory."""
+
+    name: Annotated[list[u8], 24]
+    image: Annotated[list[u8], 64]  # member of the bundle that it is; empty: `sectors` sectors of zeros
+    sectors: u64
+
+
+@struct
+class DiskConfig:
+    """A disk of one VM: a range of a host disk that overlaps no other, unless all of them are read-only or have overlays."""
+
+    vm: u32  # index of its VmConfig
+    flags: u32
+    name: Annotated[list[u8], 24]
+    host: Annotated[list[u8], 24]  # the host disk: its place (virtio0, ata1, nvme0), its serial number, or a RamDiskConfig's name
+    partition: u32  # number of a GPT entry, from 1; 0: by range
+    reserved: u32
+    first: u64  # sectors of 512 bytes
+    sectors: u64  # 0: to the end
+    overlay_bytes: u64  # most memory for what is written; the host disk is only read. 0: no overlay
+    requests_a_second: u64  # 0: no limit
+    bytes_a_second: u64
+
+
 # Ports of the machine Krait itself runs on (QEMU's isa-debug-exit; Bochs' is the magic break).
 EXIT_OK: Final = 0x10  # QEMU's exit status is value << 1 | 1: 33
 EXIT_GUEST_FAILED: Final = 0x11  # 35

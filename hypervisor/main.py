@@ -1,8 +1,10 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
-from hypervisor import boot_info, boot_options, bundle, clock, operator, phase, run_loop, timers, vm, vm_config
+from hypervisor import boot_info, boot_options, bundle, clock, disk_config, operator, phase, run_loop, timers, vm, vm_config
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
 from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
+from hypervisor.block import host_disk
+from hypervisor.block.model import disks
 from hypervisor.boot_info import info
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
@@ -28,6 +30,7 @@ def main(magic: u32, loader_info: u64) -> None:
     open_bundle()
     find_frames()  # from here memory can be taken
     find_virtualization()
+    find_disks()  # needs frames for their queues
     start_guests()
     run_loop.run(boot_cpu)
 
@@ -136,6 +139,14 @@ def find_virtualization() -> None:
     if status != Status.OK:
         phase.refuse("virtual", "this machine's hardware virtualization lacks what is named above", EXIT_NO_VIRTUALIZATION)
     phase.require(backend.init_cpu(boot_cpu) == Status.OK, "virtual", "it cannot be switched on")
+
+
+def find_disks() -> None:
+    """The machine's disks; a line for each."""
+    disk_config.load_ram_disks()
+    for i in range(disks.host_count):
+        host = disks.host[i]
+        phase.found(f"disk {host_disk.name(host)}", f"{host.sectors >> 11} MiB")
 
 
 def start_guests() -> None:

@@ -27,6 +27,7 @@ WORK_FPU: Final = 8  # load the current vCPU's FPU, XCR0 and switched MSRs
 WORK_INJECT: Final = 16  # an event may have become deliverable
 WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
 WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a time
+WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: block/scheduler.turn
 
 
 class VcpuState(IntEnum):
@@ -58,6 +59,7 @@ class TimerKind(IntEnum):
     CONSOLE = 3
     FRAME_WAIT = 4  # a vCPU that waits for a frame is woken, to fail (paging/pressure.py)
     REAP = 5  # the next piece of what an ended VM leaves behind (run_loop.reap)
+    DISK = 6  # a limit of a virtual disk lets go, or transfers are looked at (block/scheduler.py)
 
 
 @struct

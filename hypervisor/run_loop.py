@@ -4,11 +4,12 @@ from typing import Final
 from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm, vm_config
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
+from hypervisor.block import scheduler as disk_scheduler
 from hypervisor.build_options import DEBUG
 from hypervisor.events import raise_event
 from hypervisor.lang import address, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
-from hypervisor.model import (WORK_CONSOLE, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
+from hypervisor.model import (WORK_CONSOLE, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
 from hypervisor.sched import policy
 from hypervisor.sched.wake import wake
@@ -52,6 +53,9 @@ def do_work(cpu: Cpu) -> None:
     if bit == WORK_CONSOLE:
         operator.poll(cpu)
         return
+    if bit == WORK_DISK:
+        disk_scheduler.turn(cpu)
+        return
     vcpu = cpu.vcpu
     if vcpu is not None:
         work_for(cpu, vcpu, bit)
@@ -89,6 +93,8 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
         cpu.work |= WORK_RESCHED
     elif timer.kind == TimerKind.REAP:
         cpu.work |= WORK_REAP
+    elif timer.kind == TimerKind.DISK:
+        cpu.work |= WORK_DISK
     elif vcpu is None:
         return
     elif timer.kind == TimerKind.GUEST:

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 from hypervisor import board, clock, guest_console, vcpu
 from hypervisor.abi import VM_KIND_LINUX, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
+from hypervisor.block import virtual_disk
 from hypervisor.console import say
 from hypervisor.cpu import boot_cpu
 from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
@@ -121,6 +122,7 @@ def stopped(vm: Vm) -> None:
     for member in vm.vcpus:
         if member is not None:
             vcpu.stop(member)
+    virtual_disk.cancel(vm)
     boot_cpu.work |= WORK_RESCHED | WORK_REAP
 
 
@@ -141,7 +143,7 @@ def reap_some() -> bool:
     if vm is None:
         return True
     if vm.state == VmState.REBOOTING:
-        if nested.empty_some(vm):
+        if nested.empty_some(vm) and virtual_disk.quiet(vm):
             destroy_vcpus(vm)
             board.destroy(vm)
             page_state.forget_all(vm)
@@ -149,8 +151,9 @@ def reap_some() -> bool:
             table.emptied = vm
             pressure.frames_returned()
         return False
-    if not nested.destroy_some(vm):
+    if not virtual_disk.quiet(vm) or not nested.destroy_some(vm):
         return False
+    virtual_disk.destroy(vm)
     destroy_vcpus(vm)
     board.destroy(vm)
     pressure.frames_returned()

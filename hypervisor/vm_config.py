@@ -1,7 +1,7 @@
 """From the bundle's configuration to VMs that run. Nothing in it is trusted: what is wrong is refused by name."""
 from typing import Final
 
-from hypervisor import bundle, guest_console, phase, vm
+from hypervisor import bundle, disk_config, guest_console, phase, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_LINUX, VM_KIND_PV,
                             BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
@@ -75,6 +75,11 @@ def make(index: u32) -> None:
     made = vm.by_id(vm.table.count - 1)
     assert made is not None
     made.config_index = index
+    problem = disk_config.attach(made)
+    if char_at(problem, 0) != 0:
+        refuse(problem)
+        vm.stopped(made)
+        return
     status = load_kernel(made)
     if status != Status.OK:
         refuse("its kernel cannot be loaded: missing, damaged, or too large for the VM's memory")

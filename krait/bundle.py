@@ -11,6 +11,7 @@ from hypervisor import abi
 from hypervisor.lang import address, read_memory, sizeof
 from krait import newc
 from krait.config import Settings, VmSettings
+from krait.disks import SECTOR, VmDisk
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ def encode(settings: Settings, files: dict[str, GuestFiles], end_auto: bool) -> 
         kernel = _member(members, guest.kernel)
         initrd = _member(members, guest.initrd) if guest.initrd is not None else ""
         table += _vm_config(vm, kernel, initrd)
-    return newc.write([newc.Member(abi.BUNDLE_CONFIG_MEMBER, table), *members.values()])
+    tables = [newc.Member(abi.BUNDLE_CONFIG_MEMBER, table)]
+    if settings.disks:
+        tables.append(newc.Member(abi.BUNDLE_DISKS_MEMBER, _disks(settings, members)))
+    return newc.write([*tables, *members.values()])
 
 
 def _member(members: dict[Path, newc.Member], path: Path) -> str:
@@ -63,6 +67,44 @@ def _vm_config(vm: VmSettings, kernel: str, initrd: str) -> bytes:
     config.reboots = abi.REBOOTS_UNLIMITED if vm.reboots is None else vm.reboots
     for target, text in ((config.name, vm.name), (config.kernel, kernel), (config.initrd, initrd), (config.cmdline, vm.cmdline)):
         put_text(target, text)
+    return bytes_of(config)
+
+
+def _disks(settings: Settings, members: dict[Path, newc.Member]) -> bytes:
+    """The member that tells of disks; images of disks in memory become members too."""
+    memory = [disk for disk in settings.disks if disk.bus == "memory"]
+    header = abi.DisksHeader()
+    header.magic = abi.DISKS_MAGIC
+    header.version = abi.ABI_VERSION
+    header.ram_count = len(memory)
+    header.ram_config_size = sizeof(abi.RamDiskConfig)
+    header.disk_count = sum(len(vm.disks) for vm in settings.vms)
+    header.disk_config_size = sizeof(abi.DiskConfig)
+    data = bytes_of(header)
+    for disk in memory:
+        ram = abi.RamDiskConfig()
+        put_text(ram.name, disk.name)
+        if disk.image is not None and disk.image.is_file():
+            put_text(ram.image, _member(members, disk.image))
+        ram.sectors = disk.size // SECTOR
+        data += bytes_of(ram)
+    for index, vm in enumerate(settings.vms):
+        data += b"".join(_disk_config(index, disk) for disk in vm.disks)
+    return data
+
+
+def _disk_config(vm: int, disk: VmDisk) -> bytes:
+    config = abi.DiskConfig()
+    config.vm = vm
+    config.flags = abi.DISK_READ_ONLY if disk.read_only else 0
+    put_text(config.name, disk.name)
+    put_text(config.host, disk.disk)
+    config.partition = disk.partition
+    config.first = disk.start // SECTOR
+    config.sectors = disk.size // SECTOR
+    config.overlay_bytes = disk.overlay
+    config.requests_a_second = disk.requests_a_second
+    config.bytes_a_second = disk.bytes_a_second
     return bytes_of(config)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from hypervisor import model
+from hypervisor.block.model import DISK_NAME_BYTES, DISKS_A_VM, MAX_HOST_DISKS
+from krait.disks import BUSES, HostDisk, VmDisk
 from krait.outcome import ExitCode, KraitError
 from krait.tomllines import Lines, find_lines
 
@@ -51,6 +53,7 @@ class VmSettings:
     kernel: Path | None = None
     initrd: Path | None = None
     memory_line: str = ""
+    disks: tuple[VmDisk, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Settings:
     vms: tuple[VmSettings, ...]
     memory_limit: int = 0
     machine_memory: int | None = None
+    disks: tuple[HostDisk, ...] = ()
 
 
 @dataclass
@@ -119,9 +123,17 @@ class _Reader:
         return path
 
 
-TOP_KEYS = ("machine", "vm")
+    def flag(self, where: tuple[str | int, ...], value: object) -> bool:
+        if not isinstance(value, bool):
+            self.refuse(where, f"'{where[-1]}' must be true or false")
+        return value is True
+
+
+TOP_KEYS = ("machine", "vm", "disk")
 MACHINE_KEYS = ("memory", "memory_limit")
-VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd")
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd", "disk")
+DISK_KEYS = ("name", "bus", "image", "size")
+VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
 
 
 def load(path: Path) -> Settings:
@@ -145,7 +157,9 @@ def parse(text: str, source: str, folder: Path) -> Settings:
     reader = _Reader(source, find_lines(text))
     reader.unknown((), document, TOP_KEYS)
     machine_memory, memory_limit = _machine(reader, document.get("machine", {}))
-    settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory)
+    disks = _disks(reader, document.get("disk", []), folder)
+    settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory, disks)
+    _check_vm_disks(reader, settings)
     if reader.problems:
         raise ConfigError([f"{source}:{line}: {reason}" for line, reason in sorted(reader.problems)])
     return settings
@@ -210,6 +224,7 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
         initrd=_initrd(reader, where, table, kind, folder),
         memory_line=f"{reader.source}:{reader.lines.of((*where, 'memory'))}",
+        disks=_vm_disks(reader, (*where, "disk"), table.get("disk", [])),
     )
 
 
@@ -248,3 +263,85 @@ def _initrd(
     return reader.file((*where, "initrd"), table["initrd"], folder)
 
 
+
+
+def _tables(reader: _Reader, where: tuple[str | int, ...], value: object, most: int) -> list[dict[str, object]]:
+    """An array of tables, at most `most`."""
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        reader.refuse(where, f"'{where[-1]}' must be tables: [[{'.'.join(str(part) for part in where if isinstance(part, str))}]]")
+        return []
+    if len(value) > most:
+        reader.refuse((*where, most), f"at most {most} of '{where[-1]}' are possible")
+    return [table for table in value if isinstance(table, dict)]
+
+
+def _disk_name(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], key: str) -> str:
+    if key not in table:
+        reader.refuse(where, f"this disk has no '{key}'")
+    name = reader.text((*where, key), table.get(key, "unnamed"), min(DISK_NAME_BYTES, 21))  # serial numbers have 20 characters
+    if name and not NAME.match(name):
+        reader.refuse((*where, key), f"'{key}' must be made of a-z, 0-9, '-' and '_', the first a letter or digit")
+    return name
+
+
+def _disks(reader: _Reader, value: object, folder: Path) -> tuple[HostDisk, ...]:
+    """`[[disk]]`: what the machine has."""
+    disks: list[HostDisk] = []
+    for index, table in enumerate(_tables(reader, ("disk",), value, MAX_HOST_DISKS)):
+        where = ("disk", index)
+        reader.unknown(where, table, DISK_KEYS)
+        name = _disk_name(reader, where, table, "name")
+        bus = next((bus for bus in BUSES if bus == table.get("bus", "virtio")), None)
+        if bus is None:
+            reader.refuse((*where, "bus"), f"'bus' is {table['bus']!r}; it must be one of {', '.join(BUSES)}")
+            continue
+        size = reader.size((*where, "size"), table["size"], PAGE) if "size" in table else 0
+        image = None
+        if "image" in table and size and isinstance(table["image"], str):
+            image = folder / Path(table["image"]).expanduser()  # made when there is none
+        elif "image" in table:
+            image = reader.file((*where, "image"), table["image"], folder)
+        elif not size:
+            reader.refuse(where, "this disk has neither 'image' nor 'size'")
+        if any(name == other.name for other in disks):
+            reader.refuse((*where, "name"), f"the name '{name}' is taken by another disk")
+        disks.append(HostDisk(name, bus, image, size))
+    return tuple(disks)
+
+
+def _vm_disks(reader: _Reader, where: tuple[str | int, ...], value: object) -> tuple[VmDisk, ...]:
+    """`[[vm.disk]]`: what a VM sees, in this order."""
+    disks: list[VmDisk] = []
+    for index, table in enumerate(_tables(reader, where, value, DISKS_A_VM)):
+        at = (*where, index)
+        reader.unknown(at, table, VM_DISK_KEYS)
+        if "partition" in table and ("start" in table or "size" in table):
+            reader.refuse((*at, "partition"), "'partition' and 'start' or 'size' exclude each other")
+        if "read_only" in table and "overlay" in table:
+            reader.refuse((*at, "overlay"), "'overlay' keeps what is written: the disk cannot be 'read_only' too")
+        disk = _disk_name(reader, at, table, "disk")
+
+        def size(key: str) -> int:
+            return reader.size((*at, key), table[key], PAGE) if key in table else 0
+
+        disks.append(VmDisk(
+            name=_disk_name(reader, at, table, "name") if "name" in table else disk,
+            disk=disk,
+            partition=reader.number((*at, "partition"), table["partition"], 1, 128) if "partition" in table else 0,
+            start=size("start"),
+            size=size("size"),
+            read_only=reader.flag((*at, "read_only"), table.get("read_only", False)),
+            overlay=size("overlay"),
+            requests_a_second=reader.number((*at, "requests_per_second"), table.get("requests_per_second", 0), 0, 1 << 32),
+            bytes_a_second=size("bytes_per_second"),
+        ))  # fmt: skip
+    return tuple(disks)
+
+
+def _check_vm_disks(reader: _Reader, settings: Settings) -> None:
+    """Each names a disk that is there. (An own image of the machine may have others: a disk that is not described here is a mistake.)"""
+    names = {disk.name for disk in settings.disks}
+    for place, vm in enumerate(settings.vms):
+        for index, disk in enumerate(vm.disks):
+            if disk.disk not in names:
+                reader.refuse(("vm", place, "disk", index, "disk"), f"there is no [[disk]] of the name '{disk.disk}'")

@@ -35,7 +35,7 @@ def find_lines(text: str) -> Lines:
     for number, line in enumerate(text.splitlines(), start=1):
         if not open_brackets and not open_string:
             if header := HEADER.match(line):
-                table = _parts(header[2])
+                table = _within(_parts(header[2]), counts)
                 if header[1] == "[[":
                     index = counts.get(table, 0)
                     counts[table] = index + 1
@@ -48,6 +48,16 @@ def find_lines(text: str) -> Lines:
                 line = assignment[2]
         open_brackets, open_string = _scan(line, open_brackets, open_string)
     return Lines(numbers)
+
+
+def _within(table: Key, counts: dict[Key, int]) -> Key:
+    """`table` with the number of the latest `[[...]]` behind each of its outer parts that is one: ("vm", 0, "disk")."""
+    path: Key = ()
+    for place, part in enumerate(table):
+        path = (*path, part)
+        if path in counts and place + 1 < len(table):
+            path = (*path, counts[path] - 1)
+    return path
 
 
 def _parts(dotted: str) -> Key:
