@@ -155,6 +155,14 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
         vtx_vcpu.flush(vcpu)
 
 
+def load_page_pointers(vcpu: Vcpu, vm: Vm, cr3: u64) -> bool:
+    """A write of CR0 or CR4 under PAE paging loads the page-directory pointers anew; False: #GP, one has reserved bits set.
+
+    VT-x alone: under SVM the CPU reads them when it walks (AMD APM vol. 2 rev. 3.42, 15.25.10).
+    """
+    return chosen.svm or vtx_state.load_pdptes(vcpu, vm, cr3)
+
+
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
     if chosen.svm:

@@ -32,12 +32,25 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     state = GuestState()
     backend.read_state(vcpu, state)
     value = registers.get(vcpu.regs, exit.register)
+    cr0 = state.cr0
+    cr4 = state.cr4
     done: bool = set_cr0(state, value) if exit.number == 0 else set_cr4(state, value)
+    if done and loads_pointers(state, cr0, cr4):
+        vm = vcpu.vm
+        assert vm is not None
+        done = backend.load_page_pointers(vcpu, vm, state.cr3)
     if not done:
         inject.exception_with_error(vcpu, GP, 0)
         return Outcome.RESUME
     backend.write_state(vcpu, state)
     return Outcome.SKIP
+
+
+def loads_pointers(state: GuestState, cr0: u64, cr4: u64) -> bool:
+    """Is PAE paging on now, and was one of the bits changed that make a CPU load its pointers (SDM vol. 3A 4.4.1)?"""
+    if state.cr0 & CR0_PG == 0 or state.cr4 & CR4_PAE == 0 or state.efer & EFER_LMA != 0:
+        return False
+    return (state.cr0 ^ cr0) & (CR0_CD | CR0_NW | CR0_PG) != 0 or (state.cr4 ^ cr4) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP) != 0
 
 
 def cr4_allowed() -> u64:

@@ -3,6 +3,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hypervisor.arch_x86.defs.cr import EFER_SVME
+from hypervisor.arch_x86.defs.svm import INTERCEPT_CR0_SEL_WRITE
 from hypervisor.arch_x86.state import CS, SS, GuestState
 from hypervisor.arch_x86.svm import state as svm_state
 from hypervisor.arch_x86.svm.vmcb import Vmcb
@@ -38,11 +39,26 @@ def test_round_trip(vcpu: Vcpu, words: list[int], gdtr_limit: int, idtr_limit: i
 def test_svme_is_the_hosts_alone(vcpu: Vcpu, vmcb: Vmcb) -> None:
     """VMRUN wants EFER.SVME; the guest does not see it."""
     state = GuestState()
-    state.efer = 0xD01
+    state.efer, state.cr0 = 0xD01, 0x80000011
     svm_state.write_state(vcpu, state)
     assert vmcb.efer == 0xD01 | EFER_SVME
     svm_state.read_state(vcpu, state)
     assert state.efer == 0xD01
+
+
+def test_long_mode_waits_for_paging(vcpu: Vcpu, vmcb: Vmcb) -> None:
+    """LME without paging is shown to the guest, not to VMRUN; the write of CR0 that turns paging on exits."""
+    state = GuestState()
+    state.efer = 0x900
+    for cr0, shown, intercepted in ((0x11, 0x1800, True), (0x80000011, 0x1900, False), (0x11, 0x1800, True)):
+        state.cr0 = cr0
+        svm_state.write_state(vcpu, state)
+        assert vmcb.efer == shown and (vmcb.intercept_misc1 & INTERCEPT_CR0_SEL_WRITE != 0) == intercepted
+        svm_state.read_state(vcpu, state)
+        assert state.efer == 0x900
+    state.efer = 0x800
+    svm_state.write_state(vcpu, state)
+    assert vmcb.efer == 0x1800 and vmcb.intercept_misc1 & INTERCEPT_CR0_SEL_WRITE == 0
 
 
 def test_privilege_follows_ss(vcpu: Vcpu, vmcb: Vmcb) -> None:

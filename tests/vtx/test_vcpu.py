@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.state import CS, LDTR, TR, GuestState
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
@@ -124,16 +125,23 @@ def test_what_vmx_needs_is_set_for_real(vcpu: Vcpu, fields: dict[int, int]) -> N
     assert fields[vmcs.GUEST_ES_RIGHTS + 2 * LDTR] == fields[vmcs.GUEST_ES_RIGHTS + 2 * CS] == 0x10000
 
 
-def test_pae_paging_loads_the_directory_pointers(vcpu: Vcpu, fields: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bits 63:32 of CR3 do not count there; in long mode nothing is read."""
-    monkeypatch.setattr(guest_memory, "read_u64", lambda vm, gpa: gpa | 1)
+def test_page_directory_pointers_are_loaded_whole_or_not_at_all(vcpu: Vcpu, fields: dict[int, int],
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits 63:32 of CR3 do not count; a write of the state alone loads nothing; one reserved bit in a present entry refuses all."""
+    memory = {0x12_3460 + 8 * i: 0x1000 * i + 1 for i in range(4)}
+    monkeypatch.setattr(guest_memory, "read_u64", lambda vm, gpa: memory[gpa])
+    monkeypatch.setattr(features, "physical_bits", 40)
+    vm = Vm()
     wanted = GuestState()
-    wanted.cr0, wanted.cr3, wanted.cr4, wanted.efer = 0x8000_0011, 0xF_0012_3460, 0x20, 0x500
+    wanted.cr0, wanted.cr3, wanted.cr4 = 0x8000_0011, 0xF_0012_3460, 0x20
     state.write_state(vcpu, wanted)
     assert vmcs.GUEST_PDPTE0 not in fields
-    wanted.efer = 0
-    state.write_state(vcpu, wanted)
-    assert [fields[vmcs.GUEST_PDPTE0 + 2 * i] for i in range(4)] == [0x12_3461, 0x12_3469, 0x12_3471, 0x12_3479]
+    for bad in (0x003, 0x021, 0x101, 1 << 40 | 1, 1 << 63 | 1):
+        memory[0x12_3478] = bad
+        assert not state.load_pdptes(vcpu, vm, wanted.cr3) and vmcs.GUEST_PDPTE0 not in fields
+        memory[0x12_3478] = bad & ~1
+        assert state.load_pdptes(vcpu, vm, wanted.cr3)
+        assert [fields.pop(vmcs.GUEST_PDPTE0 + 2 * i) for i in range(4)] == [1, 0x1001, 0x2001, bad & ~1]
 
 
 def test_injection(vcpu: Vcpu, fields: dict[int, int]) -> None:

@@ -9,6 +9,7 @@ INTERCEPT_NMI: Final = 1 << 1
 INTERCEPT_SMI: Final = 1 << 2
 INTERCEPT_INIT: Final = 1 << 3
 INTERCEPT_VINTR: Final = 1 << 4
+INTERCEPT_CR0_SEL_WRITE: Final = 1 << 5  # CR0 bits other than TS and MP change
 INTERCEPT_RDPMC: Final = 1 << 15
 INTERCEPT_CPUID: Final = 1 << 18
 INTERCEPT_INVD: Final = 1 << 22

@@ -40,6 +40,9 @@ def decode_more(vmcb: Vmcb, code: u64, exit: VmExit) -> None:
     if code <= svm_exit.VMEXIT_DR15_WRITE:
         decode_register_access(vmcb, code, exit)
         return
+    if code == svm_exit.VMEXIT_CR0_SEL_WRITE:
+        decode_register_access(vmcb, svm_exit.VMEXIT_CR0_WRITE, exit)
+        return
     if svm_exit.VMEXIT_EXCP0 <= code <= svm_exit.VMEXIT_EXCP31:
         exit.vector = u32(code - svm_exit.VMEXIT_EXCP0)
         exit.error_code = u32(vmcb.exit_info1)

@@ -1,7 +1,8 @@
 """GuestState from and to the VMCB (AMD APM vol. 2 rev. 3.42, 15.5.1, appendix B table B-2)."""
 from typing import Final
 
-from hypervisor.arch_x86.defs.cr import EFER_SVME
+from hypervisor.arch_x86.defs.cr import CR0_PG, EFER_LME, EFER_SVME
+from hypervisor.arch_x86.defs.svm import INTERCEPT_CR0_SEL_WRITE
 from hypervisor.arch_x86.state import CS, DS, ES, FS, GS, LDTR, SS, TR, GuestState, Segment
 from hypervisor.arch_x86.svm.vmcb import Vmcb, VmcbSegment
 from hypervisor.lang import at, u8, u16, u32
@@ -22,6 +23,8 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
     state.cr3 = vmcb.cr3
     state.cr4 = vmcb.cr4
     state.efer = vmcb.efer & ~EFER_SVME
+    if vmcb.intercept_misc1 & INTERCEPT_CR0_SEL_WRITE != 0:
+        state.efer |= EFER_LME
     state.dr6 = vmcb.dr6
     state.dr7 = vmcb.dr7
     state.pat = vmcb.g_pat
@@ -58,7 +61,7 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
     vmcb.cr0 = state.cr0
     vmcb.cr3 = state.cr3
     vmcb.cr4 = state.cr4
-    vmcb.efer = state.efer | EFER_SVME  # VMRUN wants it
+    write_efer(vmcb, state)
     vmcb.dr6 = state.dr6
     vmcb.dr7 = state.dr7
     vmcb.g_pat = state.pat
@@ -83,6 +86,19 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
     put_segment(vmcb.ldtr, state.segments[LDTR])
     put_segment(vmcb.tr, state.segments[TR])
     vmcb.cpl = u8((state.segments[SS].attributes >> ATTRIBUTE_DPL_SHIFT) & 3)
+
+
+def write_efer(vmcb: Vmcb, state: GuestState) -> None:
+    """EFER as VMRUN wants it: with SVME, and without LME while paging is off; the write of CR0 that turns paging on then exits.
+
+    QEMU 7.2 leaves the host's paging off after an exit of a guest with LME, without PG and PAE, and from then on runs guests
+    without nested paging, in the host's memory.
+    """
+    vmcb.efer = state.efer | EFER_SVME
+    vmcb.intercept_misc1 = u32(vmcb.intercept_misc1 & ~INTERCEPT_CR0_SEL_WRITE)
+    if state.efer & EFER_LME != 0 and state.cr0 & CR0_PG == 0:
+        vmcb.efer = vmcb.efer & ~EFER_LME
+        vmcb.intercept_misc1 = u32(vmcb.intercept_misc1 | INTERCEPT_CR0_SEL_WRITE)
 
 
 def get_segment(to: Segment, source: VmcbSegment) -> None:

@@ -2,21 +2,25 @@
 
 CR0.NE and CR4.VMXE are set for real and shown as the guest wrote them (read shadows, 25.6.6). Not for hot paths.
 """
-from typing import Final
+from typing import Annotated, Final
 
 from hypervisor.addresses import Gpa
-from hypervisor.arch_x86.defs.cr import CR0_CD, CR0_ET, CR0_NE, CR0_NW, CR0_PG, CR4_PAE, CR4_VMXE, EFER_LMA, EFER_LME
+from hypervisor.arch_x86.cpu_features import features
+from hypervisor.arch_x86.defs.cr import CR0_CD, CR0_ET, CR0_NE, CR0_NW, CR0_PG, CR4_VMXE, EFER_LMA, EFER_LME
 from hypervisor.arch_x86.intrinsics import vmread, vmwrite
 from hypervisor.arch_x86.state import TR, GuestState, Segment
 from hypervisor.arch_x86.vtx import vmcs
 from hypervisor.arch_x86.vtx.controls import ENTRY_IA32E_GUEST
 from hypervisor.arch_x86.vtx.current import here, use
 from hypervisor.arch_x86.vtx.vcpu import CR0_HOST_BITS, CR4_GUEST_BITS, load_msrs, save_msrs
-from hypervisor.lang import u16, u32, u64
+from hypervisor.lang import array, u16, u32, u64
 from hypervisor.memory import guest_memory
 from hypervisor.model import Vcpu, Vm
 
 PAE_TABLE: Final[u64] = 0xFFFFFFE0  # where CR3 points under PAE paging
+PDPTE_PRESENT: Final = 1
+PDPTE_RESERVED: Final[u64] = 0x1E6
+ALL_ONES: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF
 RIGHTS_PRESENT: Final = 1 << 7
 RIGHTS_UNUSABLE: Final = 1 << 16
 RIGHTS_BUSY_TSS: Final = 0x8B  # present, 64-bit or 32-bit busy TSS
@@ -84,9 +88,6 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
     vmwrite(vmcs.GUEST_CR4, state.cr4 | CR4_VMXE)
     vmwrite(vmcs.CR4_SHADOW, state.cr4)
     write_efer(state.efer, state.cr0 & CR0_PG != 0)
-    owner = vcpu.vm
-    if owner is not None and state.cr0 & CR0_PG != 0 and state.cr4 & CR4_PAE != 0 and state.efer & EFER_LME == 0:
-        write_pdptes(owner, state.cr3)
     vmwrite(vmcs.GUEST_PAT, state.pat)
     vmwrite(vmcs.GUEST_DR7, state.dr7)
     for i in range(8):
@@ -119,8 +120,18 @@ def write_efer(efer: u64, paging: bool) -> None:
     vmwrite(vmcs.ENTRY_CONTROLS, entry)
 
 
-def write_pdptes(vm: Vm, cr3: u64) -> None:
-    """Under PAE paging a CPU holds the four page-directory-pointer entries, and an entry takes them from here (27.3.2.4)."""
-    table = cr3 & PAE_TABLE
+def load_pdptes(vcpu: Vcpu, vm: Vm, cr3: u64) -> bool:
+    """Under PAE paging a CPU holds the four page-directory-pointer entries; an entry takes them from the VMCS (27.3.2.4).
+
+    Loads them from memory, each read once. False, and nothing is loaded: a reserved bit is set in one that is present (4.4.1).
+    """
+    use(vcpu)
+    pointers: Annotated[list[u64], 4] = array(u64, 4)
+    reserved: u64 = PDPTE_RESERVED | ~((1 << (features.physical_bits & 63)) - 1) & ALL_ONES
     for i in range(4):
-        vmwrite(vmcs.GUEST_PDPTE0 + i * 2, guest_memory.read_u64(vm, Gpa(table + i * 8)))
+        pointers[i] = guest_memory.read_u64(vm, Gpa((cr3 & PAE_TABLE) + i * 8))
+        if pointers[i] & PDPTE_PRESENT != 0 and pointers[i] & reserved != 0:
+            return False
+    for i in range(4):
+        vmwrite(vmcs.GUEST_PDPTE0 + i * 2, pointers[i])
+    return True
