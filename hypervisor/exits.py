@@ -7,7 +7,7 @@ from hypervisor.arch_x86.defs.cr import DB, RFLAGS_TF
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.cpu import boot_cpu
 from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exception, hlt, hypercall, interrupt,
-                                 interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdtsc, triple_fault,
+                                 interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdpmc, rdtsc, triple_fault,
                                  unknown, virtualization, wbinvd, wrmsr, xsetbv)
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState
@@ -18,7 +18,7 @@ HANDLERS: Final = (
     interrupt.handle, nmi.handle, interrupt_window.handle, cpuid.handle, hypercall.handle, io.handle, rdmsr.handle,
     wrmsr.handle, hlt.handle, nested_fault.handle, cr_access.handle, dr_access.handle, xsetbv.handle, exception.handle,
     triple_fault.handle, rdtsc.handle, invlpg.handle, pause.handle, monitor_mwait.handle, virtualization.handle,
-    wbinvd.handle, entry_failure.handle, unknown.handle)
+    wbinvd.handle, entry_failure.handle, unknown.handle, rdpmc.handle)
 
 
 def dispatch(vcpu: Vcpu, exit: VmExit) -> None:

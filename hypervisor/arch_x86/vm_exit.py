@@ -1,7 +1,6 @@
 """One #VMEXIT, decoded into vendor-free terms before any handler sees it."""
 from enum import IntEnum
 from typing import Annotated, Final
-from typing import Final
 
 from hypervisor.lang import struct, u32, u64
 
@@ -34,13 +33,14 @@ class Cause(IntEnum):
     WBINVD = 20
     ENTRY_FAILURE = 21
     UNKNOWN = 22
+    RDPMC = 23
 
 
-EXIT_CAUSES: Final = 23
+EXIT_CAUSES: Final = 24
 CAUSE_NAMES: Final[Annotated[list[str], EXIT_CAUSES]] = [
     "interrupt", "nmi", "interrupt window", "cpuid", "hypercall", "io", "rdmsr", "wrmsr", "hlt", "nested fault",
     "cr access", "dr access", "xsetbv", "exception", "triple fault", "rdtsc", "invlpg", "pause", "monitor/mwait",
-    "virtualization", "wbinvd", "entry failure", "unknown"]
+    "virtualization", "wbinvd", "entry failure", "unknown", "rdpmc"]
 
 
 @struct

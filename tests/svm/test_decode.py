@@ -24,7 +24,7 @@ def decoded(vcpu: Vcpu, vmcb: Vmcb, code: int, info1: int = 0, info2: int = 0) -
     (0x76, Cause.WBINVD, 2), (0x77, Cause.PAUSE, 2), (0x78, Cause.HLT, 1), (0x7C, Cause.RDMSR, 2), (0x7F, Cause.TRIPLE_FAULT, 0),
     (0x80, Cause.VMX_SVM_INSTRUCTION, 0), (0x81, Cause.HYPERCALL, 3), (0x82, Cause.VMX_SVM_INSTRUCTION, 0),
     (0x83, Cause.VMX_SVM_INSTRUCTION, 0), (0x84, Cause.VMX_SVM_INSTRUCTION, 0), (0x85, Cause.VMX_SVM_INSTRUCTION, 0),
-    (0x86, Cause.VMX_SVM_INSTRUCTION, 0), (0x7A, Cause.VMX_SVM_INSTRUCTION, 0), (0x6F, Cause.VMX_SVM_INSTRUCTION, 0),
+    (0x86, Cause.VMX_SVM_INSTRUCTION, 0), (0x7A, Cause.VMX_SVM_INSTRUCTION, 0), (0x6F, Cause.RDPMC, 0),
     (0x89, Cause.WBINVD, 2), (0x8A, Cause.MONITOR_MWAIT, 0), (0x8B, Cause.MONITOR_MWAIT, 0), (0x8C, Cause.MONITOR_MWAIT, 0),
     (0x8D, Cause.XSETBV, 3), (0x8E, Cause.VMX_SVM_INSTRUCTION, 0), (0x6E, Cause.RDTSC, 0), (0x87, Cause.RDTSC, 0),
     (0x79, Cause.INVLPG, 0), (0x7D, Cause.UNKNOWN, 0), (0x62, Cause.UNKNOWN, 0), (0x63, Cause.UNKNOWN, 0)])

@@ -29,7 +29,7 @@ def decoded(vcpu: Vcpu, fields: dict[int, int], reason: int, **values: int) -> V
 
 
 @pytest.mark.parametrize("reason, cause", [
-    (2, Cause.TRIPLE_FAULT), (7, Cause.INTERRUPT_WINDOW), (10, Cause.CPUID), (11, Cause.VMX_SVM_INSTRUCTION),
+    (2, Cause.TRIPLE_FAULT), (7, Cause.INTERRUPT_WINDOW), (10, Cause.CPUID), (11, Cause.VMX_SVM_INSTRUCTION), (15, Cause.RDPMC),
     (12, Cause.HLT), (13, Cause.WBINVD), (14, Cause.INVLPG), (16, Cause.RDTSC), (18, Cause.HYPERCALL),
     (19, Cause.VMX_SVM_INSTRUCTION), (27, Cause.VMX_SVM_INSTRUCTION), (31, Cause.RDMSR), (32, Cause.WRMSR),
     (36, Cause.MONITOR_MWAIT), (39, Cause.MONITOR_MWAIT), (40, Cause.PAUSE), (50, Cause.VMX_SVM_INSTRUCTION),

@@ -40,6 +40,7 @@ def fill(nrip_save: bool) -> None:
         enter(code, Cause.DR_ACCESS, 0, True)
     for code in range(svm_exit.VMEXIT_EXCP0, svm_exit.VMEXIT_EXCP31 + 1):
         enter(code, Cause.EXCEPTION, 0, True)
+    enter(svm_exit.VMEXIT_CR0_SEL_WRITE, Cause.CR_ACCESS, 0, True)
     enter(svm_exit.VMEXIT_INTR, Cause.INTERRUPT, 0, True)
     enter(svm_exit.VMEXIT_NMI, Cause.NMI, 0, False)
     enter(svm_exit.VMEXIT_VINTR, Cause.INTERRUPT_WINDOW, 0, False)
@@ -77,7 +78,7 @@ def fill_refused() -> None:
     enter(svm_exit.VMEXIT_SKINIT, Cause.VMX_SVM_INSTRUCTION, 0, False)
     enter(svm_exit.VMEXIT_INVLPGA, Cause.VMX_SVM_INSTRUCTION, 0, False)
     enter(svm_exit.VMEXIT_RDPRU, Cause.VMX_SVM_INSTRUCTION, 0, False)
-    enter(svm_exit.VMEXIT_RDPMC, Cause.VMX_SVM_INSTRUCTION, 0, False)
+    enter(svm_exit.VMEXIT_RDPMC, Cause.RDPMC, 0, False)
 
 
 def enter(code: u32, cause: Cause, length: u32, more: bool) -> None:
