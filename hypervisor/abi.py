@@ -109,6 +109,9 @@ BUNDLE_END_AUTO: Final = 1  # flag: power the machine off when the last VM has e
 
 VM_KIND_PV: Final = 1
 VM_KIND_LINUX: Final = 2
+VM_KIND_MULTIBOOT: Final = 3  # Multiboot 1, with modules
+MODULES_MOST: Final = 8
+MODULE_TEXT_BYTES: Final = 128
 REBOOTS_UNLIMITED: Final[u64] = 0xFFFF_FFFF  # VmConfig.reboots
 
 
@@ -125,6 +128,14 @@ class BundleHeader:
 
 
 @struct
+class ModuleConfig:
+    """A Multiboot module of a VM. Texts are NUL-terminated."""
+
+    file: Annotated[list[u8], 64]  # member of the bundle
+    text: Annotated[list[u8], 128]  # what the kernel is told of it: its name and arguments
+
+
+@struct
 class VmConfig:
     """One VM of the bundle. Names are NUL-terminated."""
 
@@ -137,6 +148,8 @@ class VmConfig:
     kernel: Annotated[list[u8], 64]  # member of the bundle
     initrd: Annotated[list[u8], 64]  # member, or empty
     cmdline: Annotated[list[u8], 1024]
+    module_count: u32
+    modules: Annotated[list[ModuleConfig], 8]
 
 
 BUNDLE_DISKS_MEMBER: Final = "krait.disks"  # optional

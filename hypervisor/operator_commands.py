@@ -19,7 +19,7 @@ COMMANDS: Final = 13
 VM_STATES: Final = 6
 
 STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed", "reboots"]
-KIND_OF_VM: Final[Annotated[list[str], 3]] = ["?", "pv", "linux"]
+KIND_OF_VM: Final[Annotated[list[str], 4]] = ["?", "pv", "linux", "multiboot"]
 
 
 def run(line: u64) -> None:

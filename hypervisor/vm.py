@@ -2,7 +2,7 @@
 from typing import Annotated, Final
 
 from hypervisor import board, clock, guest_console, vcpu
-from hypervisor.abi import VM_KIND_LINUX, VmConfig
+from hypervisor.abi import VM_KIND_PV, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.block import virtual_disk
 from hypervisor.console import say
@@ -79,7 +79,7 @@ def create(config: VmConfig) -> Status:
 def create_parts(vm: Vm) -> Status:
     """What a reboot makes anew, all or nothing: vCPUs, and the devices of a stock system's VM."""
     status = create_vcpus(vm)
-    if status == Status.OK and vm.kind == VM_KIND_LINUX:
+    if status == Status.OK and vm.kind != VM_KIND_PV:
         status = board.create(vm)
         if status != Status.OK:
             destroy_vcpus(vm)

@@ -2,13 +2,13 @@
 from typing import Final
 
 from hypervisor import bundle, disk_config, guest_console, phase, vm
-from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, VM_KIND_LINUX, VM_KIND_PV,
-                            BundleHeader, VmConfig)
+from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES, VM_KIND_LINUX,
+                            VM_KIND_MULTIBOOT, VM_KIND_PV, BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.bundle import Member
 from hypervisor.console import say
 from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u64
-from hypervisor.loaders import linux64, pv_elf
+from hypervisor.loaders import linux64, multiboot, pv_elf
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
 from hypervisor.sched import policy
@@ -56,6 +56,9 @@ def read(member: Member, index: u32) -> None:
     config.kernel[FILE_NAME_BYTES - 1] = 0
     config.initrd[FILE_NAME_BYTES - 1] = 0
     config.cmdline[CMDLINE_BYTES - 1] = 0
+    for module in config.modules:
+        module.file[FILE_NAME_BYTES - 1] = 0
+        module.text[MODULE_TEXT_BYTES - 1] = 0
 
 
 def make(index: u32) -> None:
@@ -118,10 +121,10 @@ def name_is_printable() -> bool:
 
 def first_problem() -> str:
     """What is wrong with `config`; empty: nothing."""
-    if config.kind != VM_KIND_PV and config.kind != VM_KIND_LINUX:
+    if config.kind not in (VM_KIND_PV, VM_KIND_LINUX, VM_KIND_MULTIBOOT):
         return "it is of a kind that is not known"
-    if config.kind == VM_KIND_LINUX and config.vcpu_count != 1:
-        return "a Linux VM has one vCPU in this version"
+    if config.kind != VM_KIND_PV and config.vcpu_count != 1:
+        return "a VM of this kind has one vCPU in this version"
     if config.weight < policy.WEIGHT_MIN or config.weight > policy.WEIGHT_MAX:
         return "its weight is out of range"
     if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:
@@ -139,6 +142,8 @@ def load_kernel(made: Vm) -> Status:
         return status
     if made.kind == VM_KIND_PV:
         return pv_elf.load(made, config, hva_of(kernel.hpa), kernel.size)
+    if made.kind == VM_KIND_MULTIBOOT:
+        return multiboot.load(made, config, kernel)
     initrd = Member()
     if config.initrd[0] != 0:
         status = bundle.find_bytes(address(config.initrd), FILE_NAME_BYTES, initrd)

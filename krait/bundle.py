@@ -22,7 +22,7 @@ class GuestFiles:
     initrd: Path | None = None
 
 
-KINDS = {"pv": abi.VM_KIND_PV, "linux": abi.VM_KIND_LINUX}
+KINDS = {"pv": abi.VM_KIND_PV, "linux": abi.VM_KIND_LINUX, "multiboot": abi.VM_KIND_MULTIBOOT}
 
 
 def encode(settings: Settings, files: dict[str, GuestFiles], end_auto: bool) -> bytes:
@@ -33,7 +33,7 @@ def encode(settings: Settings, files: dict[str, GuestFiles], end_auto: bool) -> 
         guest = files[vm.name]
         kernel = _member(members, guest.kernel)
         initrd = _member(members, guest.initrd) if guest.initrd is not None else ""
-        table += _vm_config(vm, kernel, initrd)
+        table += _vm_config(vm, kernel, initrd, [_member(members, module.file) for module in vm.modules])
     tables = [newc.Member(abi.BUNDLE_CONFIG_MEMBER, table)]
     if settings.disks:
         tables.append(newc.Member(abi.BUNDLE_DISKS_MEMBER, _disks(settings, members)))
@@ -58,7 +58,7 @@ def _header(settings: Settings, end_auto: bool) -> bytes:
     return bytes_of(header)
 
 
-def _vm_config(vm: VmSettings, kernel: str, initrd: str) -> bytes:
+def _vm_config(vm: VmSettings, kernel: str, initrd: str, modules: list[str]) -> bytes:
     config = abi.VmConfig()
     config.kind = KINDS[vm.kind]
     config.weight = vm.weight
@@ -67,6 +67,10 @@ def _vm_config(vm: VmSettings, kernel: str, initrd: str) -> bytes:
     config.reboots = abi.REBOOTS_UNLIMITED if vm.reboots is None else vm.reboots
     for target, text in ((config.name, vm.name), (config.kernel, kernel), (config.initrd, initrd), (config.cmdline, vm.cmdline)):
         put_text(target, text)
+    config.module_count = len(modules)
+    for index, (member, module) in enumerate(zip(modules, vm.modules, strict=True)):
+        put_text(config.modules[index].file, member)
+        put_text(config.modules[index].text, module.text)
     return bytes_of(config)
 
 

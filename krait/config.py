@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hypervisor import model
+from hypervisor import abi, model
 from hypervisor.block.model import DISK_NAME_BYTES, DISKS_A_VM, MAX_HOST_DISKS
 from krait.disks import BUSES, HostDisk, VmDisk
 from krait.outcome import ExitCode, KraitError
 from krait.tomllines import Lines, find_lines
 
-VmKind = Literal["pv", "linux"]
+VmKind = Literal["pv", "linux", "multiboot"]
 
 SIZE = re.compile(r"^([1-9][0-9]*) ?(KiB|MiB|GiB)$")
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -25,7 +25,7 @@ CMDLINE_BYTES = 1024
 WEIGHTS = (1, 10_000)
 MOST_REBOOTS = 1_000_000
 MINIMUM_MEMORY = 2 << 20
-DEFAULT_MEMORY = {"pv": "16MiB", "linux": "128MiB"}
+DEFAULT_MEMORY = {"pv": "16MiB", "linux": "128MiB", "multiboot": "16MiB"}
 DEFAULT_LINUX_CMDLINE = "console=ttyS0 quiet krait.end=poweroff"
 
 Value = str | int | float | bool | list[object] | dict[str, object]
@@ -36,6 +36,14 @@ class ConfigError(KraitError):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems), ExitCode.USAGE)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Multiboot module: its file, and the text that the kernel is given with it."""
+
+    file: Path
+    text: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class VmSettings:
     cmdline: str = ""
     kernel: Path | None = None
     initrd: Path | None = None
+    modules: tuple[Module, ...] = ()
     memory_line: str = ""
     disks: tuple[VmDisk, ...] = ()
 
@@ -131,7 +140,7 @@ class _Reader:
 
 TOP_KEYS = ("machine", "vm", "disk")
 MACHINE_KEYS = ("memory", "memory_limit")
-VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd", "disk")
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd", "modules", "disk")
 DISK_KEYS = ("name", "bus", "image", "size")
 VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
 
@@ -213,6 +222,8 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
     if name and not NAME.match(name):
         reader.refuse((*where, "name"), "'name' must be made of a-z, 0-9, '-' and '_', the first a letter or digit")
     kind = _kind(reader, (*where, "kind"), table.get("kind", "pv"))
+    if kind == "multiboot" and "kernel" not in table:
+        reader.refuse(where, "a VM of kind = \"multiboot\" needs a 'kernel'")
     return VmSettings(
         name=name,
         kind=kind,
@@ -223,6 +234,7 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
         cmdline=_cmdline(reader, where, table, kind),
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
         initrd=_initrd(reader, where, table, kind, folder),
+        modules=_modules(reader, (*where, "modules"), table["modules"], kind, folder) if "modules" in table else (),
         memory_line=f"{reader.source}:{reader.lines.of((*where, 'memory'))}",
         disks=_vm_disks(reader, (*where, "disk"), table.get("disk", [])),
     )
@@ -230,11 +242,9 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
 
 def _kind(reader: _Reader, where: tuple[str | int, ...], value: object) -> VmKind:
     match value:
-        case "pv":
-            return "pv"
-        case "linux":
-            return "linux"
-    reader.refuse(where, f"'kind' is {value!r}; it must be \"pv\" or \"linux\"")
+        case "pv" | "linux" | "multiboot":
+            return value
+    reader.refuse(where, f"'kind' is {value!r}; it must be \"pv\", \"linux\" or \"multiboot\"")
     return "pv"
 
 
@@ -245,7 +255,7 @@ def _cmdline(reader: _Reader, where: tuple[str | int, ...], table: dict[str, obj
     if "workload" not in table:
         return cmdline
     if kind != "pv":
-        reader.refuse((*where, "workload"), "'workload' is for kind = \"pv\"; a Linux guest takes 'cmdline'")
+        reader.refuse((*where, "workload"), "'workload' is for kind = \"pv\"; other guests take 'cmdline'")
     workload = reader.text((*where, "workload"), table["workload"], CMDLINE_BYTES)
     joined = f"workload={workload} {cmdline}".rstrip()
     if len(joined) >= CMDLINE_BYTES:
@@ -261,6 +271,24 @@ def _initrd(
     if kind != "linux":
         reader.refuse((*where, "initrd"), "'initrd' is for kind = \"linux\"")
     return reader.file((*where, "initrd"), table["initrd"], folder)
+
+
+def _modules(
+    reader: _Reader, where: tuple[str | int, ...], value: object, kind: VmKind, folder: Path
+) -> tuple[Module, ...]:
+    """Strings of a file name and, behind a space, arguments for the kernel to read, as in a GRUB menu."""
+    if kind != "multiboot":
+        reader.refuse(where, "'modules' is for kind = \"multiboot\"")
+    if not isinstance(value, list) or len(value) > abi.MODULES_MOST:
+        reader.refuse(where, f"'modules' must be a list of at most {abi.MODULES_MOST} strings, such as [\"initrd.img root=ram\"]")
+        return ()
+    modules = []
+    for item in value:
+        text = reader.text(where, item, abi.MODULE_TEXT_BYTES)
+        file = reader.file(where, text.partition(" ")[0], folder)
+        if file is not None:
+            modules.append(Module(file, text))
+    return tuple(modules)
 
 
 

@@ -51,7 +51,7 @@ def guests(settings: Settings, release: bool) -> dict[str, GuestFiles]:
     initrd = linux_image.initramfs() if any(vm.kind == "linux" for vm in settings.vms) else None
     files: dict[str, GuestFiles] = {}
     for vm in settings.vms:
-        kernel = vm.kernel or (own_pv if vm.kind == "pv" else own_linux)
+        kernel = vm.kernel or (own_pv if vm.kind == "pv" else own_linux if vm.kind == "linux" else None)
         assert kernel is not None
         files[vm.name] = GuestFiles(kernel, (vm.initrd or initrd) if vm.kind == "linux" else None)
     problems = [problem for vm in settings.vms if (problem := _too_small(vm, files[vm.name]))]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     _TextSpawn = SpawnBase  # generic in its type stubs only
 
-VmTable = Mapping[str, str | int]
+VmTable = Mapping[str, str | int | list[str]]
 
 
 class _ConsoleSpawn(_TextSpawn):

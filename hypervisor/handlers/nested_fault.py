@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from hypervisor import crash, guest_code, mmio_emulation
-from hypervisor.abi import VM_KIND_LINUX, VM_KIND_PV
+from hypervisor.abi import VM_KIND_PV
 from hypervisor.addresses import PAGE_SHIFT, Gfn
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.decoder.instruction import Instruction
@@ -22,7 +22,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     assert vm is not None
     status = backing.back_for(vcpu, vm, Gfn(exit.gpa >> PAGE_SHIFT))
     if status == Status.OK:
-        if vm.kind == VM_KIND_LINUX:
+        if vm.kind != VM_KIND_PV:
             backing.back_around(vm, Gfn(exit.gpa >> PAGE_SHIFT))
         return Outcome.RESUME
     if status == Status.WAIT:
