@@ -37,7 +37,7 @@ class Image:
 
 STACKS = "hypervisor.arch_x86.stacks"
 IMAGES = {"hypervisor": Image("hypervisor.main", "hypervisor/arch_x86", "hypervisor.ld", "krait.elf",
-                              {"": f"{STACKS}.BOOT_STACK_BYTES", "hypervisor_arch_x86_traps__trap": f"{STACKS}.IST_STACK_BYTES"}),
+                              {"": f"{STACKS}.MAIN_STACK_BYTES", "hypervisor_arch_x86_traps__trap": f"{STACKS}.IST_STACK_BYTES"}),
           "guest": Image("guest_pv_drivers.main", "guest_pv_drivers", "guest.ld", "pv_guest.elf", {"": 0x4000})}
 
 

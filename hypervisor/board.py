@@ -5,7 +5,7 @@ from hypervisor import clock, guest_console, reboot, timers
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
 from hypervisor.console import say
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe, this_cpu
 from hypervisor.devices import platform, uart16550
 from hypervisor.devices.platform import Platform
 from hypervisor.devices.rate import NEVER
@@ -63,7 +63,7 @@ def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
     if effects & platform.EFFECT_DEADLINE:
         arm(vcpu, vm, p)
     if effects & platform.EFFECT_INTERRUPT and platform.interrupt_pending(p):
-        boot_cpu.work |= WORK_INJECT
+        owe(WORK_INJECT)
     if effects & platform.EFFECT_POWER_OFF:
         return end(vm, p.exit_code, "switched itself off")
     if effects & platform.EFFECT_RESET:
@@ -84,9 +84,9 @@ def arm(vcpu: Vcpu, vm: Vm, p: Platform) -> None:
     """Let the vCPU's timer expire when the devices have something to do next."""
     due = platform.next_deadline(p)
     if due == NEVER:
-        timers.cancel(boot_cpu, vcpu.timer)
+        timers.cancel(vcpu.timer)
     else:
-        timers.arm_for_guest(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(due) + 1)
+        timers.arm_for_guest(this_cpu(), vcpu.timer, vm.started_at + clock.ticks_of(due) + 1)
 
 
 def feed(vm: Vm, p: Platform) -> None:
@@ -117,7 +117,7 @@ def timer_expired(vcpu: Vcpu) -> None:
         if vcpu.state == VcpuState.BLOCKED:
             wake(vcpu)
         if vcpu.on_cpu:
-            boot_cpu.work |= WORK_INJECT
+            owe(WORK_INJECT)
 
 
 def interrupt_pending(vcpu: Vcpu) -> bool:

@@ -1,7 +1,7 @@
 """Showing raised events to a PV guest: bits in its VcpuInfo, then one interrupt (which inject.py brings in)."""
 from hypervisor.abi import VcpuInfo
 from hypervisor.arch_x86.intrinsics import atomic_load_u64, atomic_or_u64
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.lang import address, at, offsetof, sizeof, u64
 from hypervisor.memory import guest_memory
 from hypervisor.model import WORK_INJECT, WORK_RESCHED, Vcpu, VcpuState
@@ -25,7 +25,7 @@ def publish(vcpu: Vcpu) -> bool:
         vcpu.pending_events = 0
         vcpu.event_interrupt = True
     else:
-        boot_cpu.work |= WORK_INJECT if vcpu.state == VcpuState.RUNNABLE else WORK_RESCHED
+        owe(WORK_INJECT if vcpu.state == VcpuState.RUNNABLE else WORK_RESCHED)
     return vcpu.event_interrupt
 
 

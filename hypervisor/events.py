@@ -1,5 +1,5 @@
 """Events for PV guests: raised here, shown to the guest by inject.py before it runs on."""
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.lang import u64
 from hypervisor.model import WORK_INJECT, Vcpu, VcpuState
 from hypervisor.sched.wake import wake
@@ -11,4 +11,4 @@ def raise_event(vcpu: Vcpu, bits: u64) -> None:
     if vcpu.state == VcpuState.BLOCKED:
         wake(vcpu)
     if vcpu.on_cpu:
-        boot_cpu.work |= WORK_INJECT
+        owe(WORK_INJECT)

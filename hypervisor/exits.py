@@ -5,7 +5,7 @@ from hypervisor import inject, vm
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import DB, RFLAGS_TF
 from hypervisor.arch_x86.vm_exit import VmExit
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exception, hlt, hypercall, interrupt,
                                  interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdpmc, rdtsc, triple_fault,
                                  unknown, virtualization, wbinvd, wrmsr, xsetbv)
@@ -46,7 +46,7 @@ def leave(vcpu: Vcpu, outcome: Outcome) -> None:
     elif outcome == Outcome.WAIT:
         vcpu.restart = True
         if vcpu.state != VcpuState.RUNNABLE:
-            boot_cpu.work |= WORK_RESCHED
+            owe(WORK_RESCHED)
     else:
         owner = vcpu.vm
         assert owner is not None

@@ -6,7 +6,7 @@ from typing import Final
 
 from hypervisor import board, event_delivery
 from hypervisor.arch_x86 import backend
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.lang import u32
 from hypervisor.model import WORK_INJECT, Vcpu
 
@@ -23,7 +23,7 @@ def exception(vcpu: Vcpu, vector: u32) -> None:
     vcpu.exception_pending = True
     vcpu.exception_has_error = False
     vcpu.exception_vector = vector
-    boot_cpu.work |= WORK_INJECT
+    owe(WORK_INJECT)
 
 
 def exception_with_error(vcpu: Vcpu, vector: u32, error: u32) -> None:

@@ -8,7 +8,7 @@ from hypervisor.block.model import disks
 from hypervisor.boot_info import info
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus, online
 from hypervisor.lang import address, char_at, text_at, u32, u64
 from hypervisor.memory import frames, guest_memory
 from hypervisor.sched import policy
@@ -32,7 +32,7 @@ def main(magic: u32, loader_info: u64) -> None:
     find_virtualization()
     find_disks()  # needs frames for their queues
     start_guests()
-    run_loop.run(boot_cpu)
+    run_loop.run(cpus[0])
 
 
 def start_console() -> None:
@@ -73,7 +73,7 @@ def check_cpu() -> None:
 def start_clock() -> None:
     """The TSC's rate, measured, with the local APIC timer's."""
     lapic.init()
-    boot_cpu.apic_id = lapic.apic_id()
+    cpus[0].apic_id = lapic.apic_id()
     tsc.measure()
     khz = tsc.rates.tsc_khz
     phase.require(khz >= 1000, "clock", "the PIT does not count: the TSC's rate cannot be measured")
@@ -110,10 +110,10 @@ def start_interrupts() -> None:
     routed = ioapic.route_isa(serial.COM1_IRQ, host_interrupts.SERIAL_VECTOR)
     phase.require(routed, "interrupts", "COM1's interrupt arrives nowhere")
     lapic.start_timer(tsc.rates.apic_khz)
-    timers.init(boot_cpu)
+    timers.init(cpus[0])
     kind = "x2APIC" if lapic.lapic.x2apic else "xAPIC"
     timer = "TSC deadline" if lapic.lapic.tsc_deadline else "one-shot"
-    phase.found("interrupts", f"{kind} {boot_cpu.apic_id}, {timer} timer, I/O APIC with {inputs} inputs")
+    phase.found("interrupts", f"{kind} {cpus[0].apic_id}, {timer} timer, I/O APIC with {inputs} inputs")
     serial.start_interrupts()
 
 
@@ -138,7 +138,7 @@ def find_virtualization() -> None:
         phase.refuse("virtual", "this machine has no hardware virtualization (neither SVM nor VT-x)", EXIT_NO_VIRTUALIZATION)
     if status != Status.OK:
         phase.refuse("virtual", "this machine's hardware virtualization lacks what is named above", EXIT_NO_VIRTUALIZATION)
-    phase.require(backend.init_cpu(boot_cpu) == Status.OK, "virtual", "it cannot be switched on")
+    phase.require(backend.init_cpu(cpus[0]) == Status.OK, "virtual", "it cannot be switched on")
 
 
 def find_disks() -> None:

@@ -13,9 +13,11 @@ from hypervisor.arch_x86.vm_exit import EXIT_CAUSES, VmExit
 from hypervisor.devices.platform import Platform
 from hypervisor.lang import i64, struct, u8, u32, u64
 
+MAX_CPUS: Final = 8
 MAX_VMS: Final = 64
 MAX_VCPUS_PER_VM: Final = 64
 NAME_BYTES: Final = 32
+MAX_TIMERS: Final = 1024  # armed at one CPU
 CONSOLE_LINE_BYTES: Final = 160
 CONSOLE_INPUT_BYTES: Final = 256
 
@@ -67,6 +69,7 @@ class Timer:
     """A one-shot timer; belongs to at most one CPU's heap. Owner arms and cancels through hypervisor.timers."""
 
     deadline: u64  # host TSC
+    cpu: Cpu | None  # armed: in whose heap
     expired_at: u64  # host TSC at which it last expired (timers.arm_for_guest)
     heap_index: u32  # 1-based place in the heap, 0: not armed
     kind: TimerKind
@@ -221,6 +224,15 @@ class Vm:
 
 
 @struct
+class TimerHeap:
+    """Armed timers of one CPU (timers.py): slots[1] is the earliest; the children of i are 2i and 2i+1. slots[0] is not used."""
+
+    count: u32
+    armed: u64  # the deadline the hardware was given, timers.NEVER: none
+    slots: Annotated[list[Timer | None], MAX_TIMERS + 1]
+
+
+@struct
 class Cpu:
     """One host CPU."""
 
@@ -234,4 +246,9 @@ class Cpu:
     next_asid: u32
     asid_generation: u64
     vendor_hva: Hva  # host save area / VMXON region
+    loaded: Vcpu | None  # VT-x: whose VMCS is the current one here
+    msr_owner: Vcpu | None  # VT-x: whose STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, DR6 and CR2 are in the CPU
     idle_ticks: u64
+    yielding: bool  # policy.py: the vCPU that runs here gives way
+    aside: Vcpu | None  # policy.py: it gave way, and waits again after the next pick
+    timers: TimerHeap

@@ -7,7 +7,7 @@ from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
 from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import this_cpu
 from hypervisor.lang import array, text_at, u32, u64
 from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
@@ -85,7 +85,7 @@ def mem(arguments: u64) -> None:
 
 def stats(arguments: u64) -> None:
     """stats"""
-    say(f"  up {clock.since_boot_us() // 1_000_000} s, idle {clock.ns_of(boot_cpu.idle_ticks) // 1_000_000} ms")
+    say(f"  up {clock.since_boot_us() // 1_000_000} s, idle {clock.ns_of(this_cpu().idle_ticks) // 1_000_000} ms")
     say(f"  interrupts: timer {host_interrupts.counts.timer}, serial {host_interrupts.counts.serial}, "
         f"spurious {host_interrupts.counts.spurious}, unknown {host_interrupts.counts.unknown}")
     if serial.com1.output_dropped != 0:

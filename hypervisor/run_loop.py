@@ -114,16 +114,16 @@ def reschedule(cpu: Cpu) -> None:
         previous.entered_at = now
         previous.on_cpu = False
         if may_run(previous):
-            policy.requeue(previous)
+            policy.requeue(cpu, previous)
         else:
             policy.dequeue(previous)
     if DEBUG:
         ledger_check.in_turn()
         now = clock.now()  # at nobody's expense
-    vcpu = policy.pick()
+    vcpu = policy.pick(cpu)
     cpu.vcpu = vcpu
     if vcpu is None:
-        timers.cancel(cpu, cpu.slice)
+        timers.cancel(cpu.slice)
         if cpu.reap.heap_index != 0:
             cpu.work |= WORK_REAP  # nobody wants the time
         return
@@ -132,7 +132,7 @@ def reschedule(cpu: Cpu) -> None:
     if policy.contended():
         timers.arm(cpu, cpu.slice, now + policy.slice_of(vcpu, now))
     else:
-        timers.cancel(cpu, cpu.slice)
+        timers.cancel(cpu.slice)
     cpu.work |= WORK_INJECT
     owner = vcpu.vm
     assert owner is not None
@@ -166,7 +166,7 @@ def reap(cpu: Cpu) -> None:
     started: u64 = clock.now()
     running = cpu.vcpu
     since: u64 = running.entered_at if running is not None else 0
-    timers.cancel(cpu, cpu.reap)
+    timers.cancel(cpu.reap)
     done = vm.reap_some()
     emptied = vm.table.emptied
     if emptied is not None:

@@ -1,56 +1,48 @@
-"""One-shot timers: a binary heap by deadline, and the local APIC's timer armed for its root.
+"""One-shot timers: a binary heap by deadline for each CPU, and its local APIC's timer armed for the root.
 
-Timers belong to their owners (Vcpu.timer, Cpu.slice ...); the heap holds references. A cancelled timer may leave the
-hardware armed: the interrupt then finds nothing to do. Called with interrupts off; one CPU in this version.
+Timers belong to their owners (Vcpu.timer, Cpu.slice ...); a heap holds references. A timer that is cancelled, or armed again
+at another CPU, may leave the hardware armed: the interrupt then finds nothing to do. Called with interrupts off.
 """
-from typing import Annotated, Final
+from typing import Final
 
 from hypervisor import clock
 from hypervisor.arch_x86 import lapic
-from hypervisor.lang import struct, u32, u64
-from hypervisor.model import Cpu, Timer
+from hypervisor.lang import address, u32, u64
+from hypervisor.model import MAX_TIMERS, Cpu, Timer, TimerHeap
 
-CAPACITY: Final = 1024
 GUEST_PERIOD_LEAST_NS: Final[u64] = 200_000  # as KVM's min_timer_period_us
 NEVER: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF  # no deadline
 
 
-@struct
-class Heap:
-    """slots[1] is the earliest; the children of i are 2i and 2i+1. slots[0] is not used."""
-
-    count: u32
-    armed: u64  # the deadline the hardware was given, NEVER: none
-    slots: Annotated[list[Timer | None], CAPACITY + 1]
-
-
-heap: Final = Heap()
-
-
 def init(cpu: Cpu) -> None:
     """Empty this CPU's heap."""
-    heap.count = 0
-    heap.armed = NEVER
+    cpu.timers.count = 0
+    cpu.timers.armed = NEVER
     cpu.slice.heap_index = 0
     cpu.reap.heap_index = 0
 
 
 def arm(cpu: Cpu, timer: Timer, deadline: u64) -> None:
-    """Let `timer` expire at `deadline` (TSC); an armed timer is moved. At most CAPACITY timers may be armed."""
+    """Let `timer` expire at `deadline` (TSC) on this CPU, which is `cpu`; an armed timer is moved. At most MAX_TIMERS a CPU."""
+    other = timer.cpu
+    if timer.heap_index != 0 and other is not None and address(other) != address(cpu):
+        cancel(timer)
+    heap = cpu.timers
     index = timer.heap_index
     if index == 0:
-        assert heap.count < CAPACITY
+        assert heap.count < MAX_TIMERS
         heap.count += 1
         index = heap.count
+        timer.cpu = cpu
         timer.deadline = deadline
-        _rise(timer, index)
+        _rise(heap, timer, index)
     elif deadline < timer.deadline:
         timer.deadline = deadline
-        _rise(timer, index)
+        _rise(heap, timer, index)
     else:
         timer.deadline = deadline
-        _sink(timer, index)
-    _program()
+        _sink(heap, timer, index)
+    _program(heap)
 
 
 def arm_for_guest(cpu: Cpu, timer: Timer, deadline: u64) -> None:
@@ -60,21 +52,23 @@ def arm_for_guest(cpu: Cpu, timer: Timer, deadline: u64) -> None:
     arm(cpu, timer, max(deadline, least) if timer.expired_at != 0 else deadline)
 
 
-def cancel(cpu: Cpu, timer: Timer) -> None:
-    """Take a timer out of the heap; one that is not armed may be given."""
+def cancel(timer: Timer) -> None:
+    """Take a timer out of its heap, whichever CPU's; one that is not armed may be given."""
+    cpu = timer.cpu
     index = timer.heap_index
-    if index == 0:
+    if index == 0 or cpu is None:
         return
+    heap = cpu.timers
     timer.heap_index = 0
-    last = _slot(heap.count)
+    last = _slot(heap, heap.count)
     heap.slots[heap.count] = None
     heap.count -= 1
     if index > heap.count:
         return
     if last.deadline < timer.deadline:
-        _rise(last, index)
+        _rise(heap, last, index)
     else:
-        _sink(last, index)
+        _sink(heap, last, index)
 
 
 def expire(cpu: Cpu) -> Timer | None:
@@ -82,66 +76,67 @@ def expire(cpu: Cpu) -> Timer | None:
 
     For WORK_INTERRUPT: call until None; the caller does what each timer's kind asks for.
     """
+    heap = cpu.timers
     if heap.count != 0:
-        first = _slot(1)
+        first = _slot(heap, 1)
         now: u64 = clock.now()
         if first.deadline <= now:
-            cancel(cpu, first)
+            cancel(first)
             first.expired_at = now
             return first
     heap.armed = NEVER
-    _program()
+    _program(heap)
     return None
 
 
 def next_deadline(cpu: Cpu) -> u64:
     """The earliest deadline (TSC), NEVER if no timer is armed."""
-    return NEVER if heap.count == 0 else _slot(1).deadline
+    return NEVER if cpu.timers.count == 0 else _slot(cpu.timers, 1).deadline
 
 
-def _slot(index: u32) -> Timer:
+def _slot(heap: TimerHeap, index: u32) -> Timer:
     timer = heap.slots[index]
     assert timer is not None
     return timer
 
 
-def _place(timer: Timer, index: u32) -> None:
+def _place(heap: TimerHeap, timer: Timer, index: u32) -> None:
     heap.slots[index] = timer
     timer.heap_index = index
 
 
-def _rise(timer: Timer, start: u32) -> None:
+def _rise(heap: TimerHeap, timer: Timer, start: u32) -> None:
     """Put `timer` at the hole `start`, or above it where its deadline belongs."""
     index = start
     while index > 1:
-        parent = _slot(index >> 1)
+        parent = _slot(heap, index >> 1)
         if parent.deadline <= timer.deadline:
             break
-        _place(parent, index)
+        _place(heap, parent, index)
         index = index >> 1
-    _place(timer, index)
+    _place(heap, timer, index)
 
 
-def _sink(timer: Timer, start: u32) -> None:
+def _sink(heap: TimerHeap, timer: Timer, start: u32) -> None:
     """Put `timer` at the hole `start`, or below it where its deadline belongs."""
     index = start
     while 2 * index <= heap.count:
         child = 2 * index
-        if child < heap.count and _slot(child + 1).deadline < _slot(child).deadline:
+        if child < heap.count and _slot(heap, child + 1).deadline < _slot(heap, child).deadline:
             child += 1
-        earlier = _slot(child)
+        earlier = _slot(heap, child)
         if timer.deadline <= earlier.deadline:
             break
-        _place(earlier, index)
+        _place(heap, earlier, index)
         index = child
-    _place(timer, index)
+    _place(heap, timer, index)
 
 
-def _program() -> None:
+def _program(heap: TimerHeap) -> None:
     """Give the hardware the earliest deadline, unless it waits for that or an earlier one already."""
     if heap.count == 0:
         return
-    first = _slot(1).deadline
+    first = _slot(heap, 1).deadline
     if first < heap.armed:
         heap.armed = first
         lapic.arm_timer(first)

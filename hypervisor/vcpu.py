@@ -6,7 +6,7 @@ from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.defs.cr import RFLAGS_RESERVED_ONE
 from hypervisor.arch_x86.vm_exit import EXIT_CAUSES
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import this_cpu
 from hypervisor.lang import address, at, sizeof, struct, u32
 from hypervisor.memory import frames
 from hypervisor.memory.ledger import Use
@@ -60,7 +60,7 @@ def create(vm: Vm, index: u32) -> Status:
 def stop(vcpu: Vcpu) -> None:
     """It never runs again; its timers are taken away."""
     pressure.stop_waiting(vcpu)
-    timers.cancel(boot_cpu, vcpu.timer)
+    timers.cancel(vcpu.timer)
     sleep(vcpu, VcpuState.STOPPED)
 
 
@@ -70,9 +70,9 @@ def destroy(vm: Vm, index: u32) -> None:
     if vcpu is None:
         return
     assert not vcpu.on_cpu
-    owner = boot_cpu.fpu_owner
+    owner = this_cpu().fpu_owner
     if owner is not None and address(owner) == address(vcpu):
-        boot_cpu.fpu_owner = None
+        this_cpu().fpu_owner = None
     backend.destroy_vcpu(vm, vcpu)
     if vcpu.fpu_hva != 0:
         frames.free(hpa_of(vcpu.fpu_hva))

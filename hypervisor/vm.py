@@ -6,7 +6,7 @@ from hypervisor.abi import VM_KIND_PV, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.block import virtual_disk
 from hypervisor.console import say
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
 from hypervisor.memory import frames, nested
 from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
@@ -123,7 +123,7 @@ def stopped(vm: Vm) -> None:
         if member is not None:
             vcpu.stop(member)
     virtual_disk.cancel(vm)
-    boot_cpu.work |= WORK_RESCHED | WORK_REAP
+    owe(WORK_RESCHED | WORK_REAP)
 
 
 def first_ended() -> Vm | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import address, clear
 from hypervisor.model import Vcpu, Vm
 from hypervisor.sched import bvt, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride
@@ -49,7 +49,7 @@ class Interpreted:
     def __init__(self, which: int, vms: Sequence[VmShape]) -> None:
         for state in STATES.values():
             clear(state)
-        clear(boot_cpu)
+        clear(cpus[0])
         policy.start(QUANTUM)
         policy.select(which)
         self.vms: list[Vm] = []
@@ -66,14 +66,14 @@ class Interpreted:
                 self.vcpus.append(vcpu)
 
     def pick(self) -> int | None:
-        vcpu = policy.pick()
+        vcpu = policy.pick(cpus[0])
         return None if vcpu is None else self.numbers[address(vcpu)]
 
     def enqueue(self, vcpu: int) -> None:
         policy.enqueue(self.vcpus[vcpu])
 
     def requeue(self, vcpu: int) -> None:
-        policy.requeue(self.vcpus[vcpu])
+        policy.requeue(cpus[0], self.vcpus[vcpu])
 
     def dequeue(self, vcpu: int) -> None:
         policy.dequeue(self.vcpus[vcpu])
@@ -97,6 +97,8 @@ class Compiled:
             kind = type(STATES[name])
             stored = library.storage(f"hypervisor.sched.{name}", library.struct(f"{kind.__module__}.{kind.__name__}"))
             ctypes.memset(ctypes.addressof(stored), 0, ctypes.sizeof(stored))
+        self.cpu = library.storage("hypervisor.cpu.cpus", library.struct("hypervisor.model.Cpu"))
+        ctypes.memset(ctypes.addressof(self.cpu), 0, ctypes.sizeof(self.cpu))
         calls = ("start", "select", "pick", "enqueue", "requeue", "dequeue", "charge", "slice_of", "contended")
         self._calls = {name: library.function(f"hypervisor.sched.policy.{name}") for name in calls}
         self._calls["start"](QUANTUM)
@@ -111,14 +113,14 @@ class Compiled:
         self.numbers = {ctypes.addressof(vcpu): number for number, vcpu in enumerate(self.vcpus)}
 
     def pick(self) -> int | None:
-        place = self._calls["pick"]()
+        place = self._calls["pick"](self.cpu)
         return None if place is None else self.numbers[place]
 
     def enqueue(self, vcpu: int) -> None:
         self._calls["enqueue"](self.vcpus[vcpu])
 
     def requeue(self, vcpu: int) -> None:
-        self._calls["requeue"](self.vcpus[vcpu])
+        self._calls["requeue"](self.cpu, self.vcpus[vcpu])
 
     def dequeue(self, vcpu: int) -> None:
         self._calls["dequeue"](self.vcpus[vcpu])

@@ -17,7 +17,7 @@ from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.state import Registers
 from hypervisor.arch_x86.svm import init
 from hypervisor.arch_x86.svm.vmcb import Vmcb
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import at, clear, map_memory, unmap_memory
 from hypervisor.loaders import pv_elf
 from hypervisor.memory import guest_memory, ledger, nested_walk
@@ -59,7 +59,7 @@ class Host:
             machine.msrs[number] = 0
         backend.chosen.svm = True
         init.host.asid_count = 4
-        assert backend.init_cpu(boot_cpu) == Status.OK
+        assert backend.init_cpu(cpus[0]) == Status.OK
         monkeypatch.setattr(serial, "put", self.shown.append)
         monkeypatch.setattr(machine_exit, "leave", self.leave)
         machine.guest_runs = self.enter
@@ -92,7 +92,7 @@ class Host:
     def run(self) -> int:
         vm.table.end_auto = True
         with pytest.raises(Ended) as left:
-            run_loop.run(boot_cpu)
+            run_loop.run(cpus[0])
         return int(left.value.args[0])
 
     @property
@@ -124,7 +124,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     yield made
     machine.guest_runs = None
     made.world.close()
-    for part in (vm.table, init.host, backend.chosen, boot_cpu, run_queue.queue, nested_walk.spaces):
+    for part in (vm.table, init.host, backend.chosen, cpus[0], run_queue.queue, nested_walk.spaces):
         clear(part)
 
 
@@ -234,9 +234,9 @@ def test_others_run_while_a_vm_is_given_back(host: Host) -> None:
     def stays(guest: Guest) -> Script:
         while big.nested_root != 0 or big.state == VmState.RUNNING:
             if big.state == VmState.ENDED:
-                seen.append((big.nested_frames, boot_cpu.reap.heap_index))
+                seen.append((big.nested_frames, cpus[0].reap.heap_index))
             machine.tsc += REAP_PERIOD_NS // 4
-            boot_cpu.work |= WORK_INTERRUPT
+            cpus[0].work |= WORK_INTERRUPT
             guest.exit(INTR)
             yield
         yield from power_off(guest)

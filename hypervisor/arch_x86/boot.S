@@ -74,7 +74,7 @@ long_mode:  mov     $0x10, %eax
             .irp    segment, ds, es, fs, gs, ss
             mov     %eax, %\segment
             .endr
-            mov     $boot_stack_top, %esp
+            mov     $__stacks_start + 0x7000, %esp  # as stacks.top(0, 0)
             mov     %esi, %edi
             mov     %ebp, %esi
             xor     %ebp, %ebp                  # where back-traces end
@@ -91,11 +91,7 @@ no_long_mode_text:
 no_long_mode_end:
 
             .bss
-            .globl  __stacks_start, __stacks_end
-            .balign 4096                        # a guard page below each stack; sizes as in stacks.py
-__stacks_start:     .skip 4096 + 32768
-boot_stack_top:     .skip 3 * (4096 + 8192)     # NMI, #DF, #MC
-__stacks_end:
+            .balign 4096
 early_root:         .skip 4096
 early_pointers:     .skip 4096
 early_directories:  .skip 4 * 4096

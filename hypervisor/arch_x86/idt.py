@@ -1,4 +1,4 @@
-"""GDT, TSS and IDT of the hypervisor: one code and one data segment, and stacks of their own for NMI, #DF and #MC.
+"""The IDT of the hypervisor, and GDT and TSS of each CPU: one code and one data segment, and stacks of their own for NMI, #DF, #MC.
 
 Intel SDM vol. 3A 3.4.5, 6.14, 7.7; AMD APM vol. 2 4.7, 8.9.
 """
@@ -6,11 +6,14 @@ from typing import Annotated, Final
 
 from hypervisor.arch_x86 import stacks
 from hypervisor.arch_x86.intrinsics import lgdt, lidt, ltr
-from hypervisor.lang import address, link_address, sizeof, struct, u16, u32, u64
+from hypervisor.cpu import cpus
+from hypervisor.lang import address, at, link_address, sizeof, struct, u16, u32, u64
+from hypervisor.model import MAX_CPUS
 
 CODE_SELECTOR: Final[u16] = 0x08  # as in boot.S
 DATA_SELECTOR: Final[u16] = 0x10
 TSS_SELECTOR: Final[u16] = 0x18
+GDT_ENTRIES: Final = 5
 
 CODE_DESCRIPTOR: Final[u64] = 0x00AF_9B00_0000_FFFF  # present, DPL 0, 64-bit, accessed
 DATA_DESCRIPTOR: Final[u64] = 0x00CF_9300_0000_FFFF
@@ -46,28 +49,45 @@ class TableDescriptor:
     base: u64
 
 
+@struct(packed=True)
+class CpuTables:
+    """What stands at the beginning of a CPU's area (stacks.py); read-only once paging is final."""
+
+    cpu: u64  # address of its Cpu: intrinsics.current_cpu
+    gdt: Annotated[list[u64], GDT_ENTRIES]
+    tss: Tss
+
+
 @struct(align=4096)
 class Tables:
-    """The tables themselves; the CPU reads them; page-aligned, read-only once paging is final."""
+    """The IDT, of all CPUs; page-aligned, read-only once paging is final."""
 
-    gdt: Annotated[list[u64], 5]
     idt: Annotated[list[u64], 2 * VECTORS]
-    tss: Tss
 
 
 tables: Final = Tables()
 
 
 def init() -> None:
-    """Fill the tables and load them; from here exceptions are decoded. Selectors stay those of boot.S."""
-    tables.gdt[1] = CODE_DESCRIPTOR
-    tables.gdt[2] = DATA_DESCRIPTOR
-    _set_tss()
+    """Fill the tables of all CPUs and load this one's, the boot CPU's: from here exceptions are decoded, and this_cpu is known."""
     for vector in range(VECTORS):
         _set_gate(vector, _ist_of(vector))
+    for cpu in range(MAX_CPUS):
+        own = at(CpuTables, stacks.area(cpu))
+        own.cpu = address(cpus[cpu])
+        cpus[cpu].id = u32(cpu)
+        own.gdt[1] = CODE_DESCRIPTOR
+        own.gdt[2] = DATA_DESCRIPTOR
+        _set_tss(cpu, own)
+    load(0)
+
+
+def load(cpu: u64) -> None:
+    """Load the tables of CPU `cpu`, which is this one, once: LTR writes to its GDT. Selectors stay those of boot.S."""
+    own = at(CpuTables, stacks.area(cpu))
     descriptor = TableDescriptor()
-    descriptor.base = address(tables.gdt)
-    descriptor.limit = 5 * 8 - 1
+    descriptor.base = address(own.gdt)
+    descriptor.limit = GDT_ENTRIES * 8 - 1
     lgdt(address(descriptor))
     ltr(TSS_SELECTOR)
     descriptor.base = address(tables.idt)
@@ -83,16 +103,16 @@ def cut_behind_double_fault() -> None:
     lidt(address(descriptor))
 
 
-def _set_tss() -> None:
-    tss = tables.tss
-    tss.rsp[0] = stacks.top(0)
+def _set_tss(cpu: u64, own: CpuTables) -> None:
+    tss = own.tss
+    tss.rsp[0] = stacks.top(cpu, 0)
     for i in range(stacks.STACKS - 1):
-        tss.ist[i] = stacks.top(i + 1)
+        tss.ist[i] = stacks.top(cpu, i + 1)
     tss.io_map_base = u16(sizeof(Tss))  # beyond the limit: no map
     base = address(tss)
     limit: u64 = sizeof(Tss) - 1
-    tables.gdt[3] = limit | (base & 0xFFFFFF) << 16 | TSS_AVAILABLE | (base >> 24 & 0xFF) << 56
-    tables.gdt[4] = base >> 32
+    own.gdt[3] = limit | (base & 0xFFFFFF) << 16 | TSS_AVAILABLE | (base >> 24 & 0xFF) << 56
+    own.gdt[4] = base >> 32
 
 
 def _ist_of(vector: u64) -> u64:

@@ -48,6 +48,7 @@ PLAIN(sti, "sti") PLAIN(fninit, "fninit")
 FN u64 X(interrupts_off)(void) { u64 flags; asm volatile("pushfq; pop %0; cli" : "=r"(flags) : : "memory"); return flags; }
 FN void X(interrupts_restore)(u64 flags) { asm volatile("push %0; popfq" : : "r"(flags) : "memory", "cc"); }
 FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }
+FN u64 X(current_cpu)(void) { return *(u64 *)((u64)__builtin_frame_address(0) & -0x10000ULL); } /* stacks.AREA_BYTES */
 
 /* raw memory and atomics */
 #define WIDTH(type) \

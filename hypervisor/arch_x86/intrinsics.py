@@ -269,6 +269,11 @@ def frame_pointer() -> u64:
     return machine.frame_pointer()
 
 
+def current_cpu() -> u64:
+    """Address of the Cpu whose stack this is: cpu.this_cpu (arch_x86/stacks.py tells where it stands)."""
+    return machine.current_cpu()
+
+
 def magic_break() -> None:
     """XCHG BX, BX: Bochs stops here with magic_break on; elsewhere it does nothing."""
     machine.magic_break()

@@ -170,6 +170,8 @@ def _rights_of_page(place: u64) -> u64:
         return READ
     if _is_in(place, address(pool), address(pool) + sizeof(Pool)):
         return READ
+    if stacks.is_tables(place):
+        return READ
     if _is_in(place, address(idt.tables), address(idt.tables) + sizeof(idt.Tables)):
         return READ
     return READ_WRITE

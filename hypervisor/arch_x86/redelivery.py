@@ -1,6 +1,6 @@
 """An exit came while an event was being delivered: the event is delivered again, by inject.deliver."""
 from hypervisor.arch_x86.vm_exit import VmExit
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.model import WORK_INJECT, Vcpu
 
 
@@ -9,4 +9,4 @@ def deliver_again(vcpu: Vcpu, exit: VmExit) -> None:
     vcpu.reinject = exit.idt_vectoring
     vcpu.reinject_error = exit.idt_vectoring_error
     exit.idt_vectoring = 0
-    boot_cpu.work |= WORK_INJECT
+    owe(WORK_INJECT)

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 from hypervisor.arch_x86 import idt, paging, stacks
 from hypervisor.arch_x86.intrinsics import probe_execute, probe_read, probe_write
 from hypervisor.lang import address, link_address, struct, u8
+from hypervisor.model import MAX_CPUS
 
 RET: Final = 0xC3
 
@@ -27,14 +28,15 @@ def first_failure() -> str:
         return "code executes"
     if probe_read(0) or probe_write(4095):
         return "page 0 is not mapped"
-    for i in range(stacks.STACKS):
-        if probe_read(stacks.guard_page(i)) or probe_read(stacks.guard_page(i) + 4095):
-            return "guard pages are not mapped"
+    for cpu in range(MAX_CPUS):
+        for i in range(stacks.STACKS):
+            if probe_read(stacks.guard_page(cpu, i)) or probe_read(stacks.guard_page(cpu, i) + 4095):
+                return "guard pages are not mapped"
     if probe_write(link_address("__text_start")):
         return "text is not writable"
     if probe_write(link_address("__rodata_start")):
         return "rodata is not writable"
-    if probe_write(address(paging.pool)) or probe_write(address(idt.tables)):
+    if probe_write(address(paging.pool)) or probe_write(address(idt.tables)) or probe_write(stacks.area(0)):
         return "page tables, GDT and IDT are not writable"
     if probe_execute(address(scratch)):
         return "data does not execute"

@@ -1,13 +1,22 @@
-"""The stacks that boot.S lays out between __stacks_start and __stacks_end: below each lies a guard page.
+"""The stacks of every CPU, in an area of 64 KiB each that boot.S leaves room for: below each stack lies a guard page.
 
-In this order: the boot CPU's stack, then those of NMI, #DF and #MC (interrupt stack table entries 1, 2, 3).
+| from | |
+|---|---|
+| 0 | CpuTables, read-only: the address of the Cpu, its GDT and TSS |
+| 0x1000 | guard page, main stack |
+| 0x7000, 0xA000, 0xD000 | guard page, stack of NMI, #DF, #MC (interrupt stack table entries 1, 2, 3) |
+
+An area begins at a multiple of its size, so that every stack pointer within it leads to the Cpu (intrinsics.current_cpu).
 """
 from typing import Final
 
 from hypervisor.lang import link_address, u64
+from hypervisor.model import MAX_CPUS
 
+AREA_BYTES: Final = 0x10000
+TABLES_BYTES: Final = 4096
 GUARD_BYTES: Final = 4096
-BOOT_STACK_BYTES: Final = 32768
+MAIN_STACK_BYTES: Final = 20480
 IST_STACK_BYTES: Final = 8192
 STACKS: Final = 4
 
@@ -16,24 +25,42 @@ IST_DOUBLE_FAULT: Final = 2
 IST_MACHINE_CHECK: Final = 3
 
 
-def guard_page(index: u64) -> u64:
-    """The address of the guard page below stack `index` (0: the boot CPU's, 1 to 3: its ISTs)."""
-    start = link_address("__stacks_start")
+def area(cpu: u64) -> u64:
+    """Where the area of CPU `cpu`, below MAX_CPUS, begins."""
+    return link_address("__stacks_start") + cpu * AREA_BYTES
+
+
+def guard_page(cpu: u64, index: u64) -> u64:
+    """The address of the guard page below stack `index` of a CPU (0: its main stack, 1 to 3: its ISTs)."""
+    start = area(cpu) + TABLES_BYTES
     if index == 0:
         return start
-    return start + GUARD_BYTES + BOOT_STACK_BYTES + (index - 1) * (GUARD_BYTES + IST_STACK_BYTES)
+    return start + GUARD_BYTES + MAIN_STACK_BYTES + (index - 1) * (GUARD_BYTES + IST_STACK_BYTES)
 
 
-def top(index: u64) -> u64:
-    """The address above stack `index`: where its stack pointer starts."""
-    size: u64 = BOOT_STACK_BYTES if index == 0 else IST_STACK_BYTES
-    return guard_page(index) + GUARD_BYTES + size
+def top(cpu: u64, index: u64) -> u64:
+    """The address above a stack: where its stack pointer starts."""
+    size: u64 = MAIN_STACK_BYTES if index == 0 else IST_STACK_BYTES
+    return guard_page(cpu, index) + GUARD_BYTES + size
+
+
+def is_in_area(place: u64) -> bool:
+    """Whether an address lies in a CPU's area."""
+    return area(0) <= place and place < area(MAX_CPUS)
+
+
+def is_tables(place: u64) -> bool:
+    """Whether an address lies in a CPU's tables."""
+    return is_in_area(place) and (place - area(0)) % AREA_BYTES < TABLES_BYTES
 
 
 def is_guard(place: u64) -> bool:
     """Whether an address lies in a guard page: a stack overflow."""
+    if not is_in_area(place):
+        return False
+    cpu = (place - area(0)) // AREA_BYTES
     for i in range(STACKS):
-        page = guard_page(i)
+        page = guard_page(cpu, i)
         if page <= place and place < page + GUARD_BYTES:
             return True
     return False
@@ -41,7 +68,10 @@ def is_guard(place: u64) -> bool:
 
 def holds(place: u64, length: u64) -> bool:
     """Whether `length` bytes at an address lie on one of the stacks, guard pages excluded."""
+    if not is_in_area(place):
+        return False
+    cpu = (place - area(0)) // AREA_BYTES
     for i in range(STACKS):
-        if guard_page(i) + GUARD_BYTES <= place and place <= top(i) - length:
+        if guard_page(cpu, i) + GUARD_BYTES <= place and place <= top(cpu, i) - length:
             return True
     return False

@@ -7,7 +7,7 @@ from hypervisor.arch_x86 import backtrace, host_interrupts, machine_exit, serial
 from hypervisor.arch_x86.intrinsics import halt_forever, load_u64, read_cr0, read_cr2, read_cr3, read_cr4
 from hypervisor.arch_x86.trap_frame import EXCEPTION_NAMES, EXCEPTIONS, PAGE_FAULT, TrapFrame
 from hypervisor.console import hide_prompt, say
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import this_cpu
 from hypervisor.lang import link_address, struct, u32, u64
 
 NMI: Final = 2
@@ -35,7 +35,7 @@ state: Final = TrapState()
 def trap(frame: TrapFrame) -> None:
     """Called by entry.S for every vector, interrupts off, on the interrupted stack or an IST stack."""
     if frame.vector >= EXCEPTIONS:
-        host_interrupts.handle(boot_cpu, u32(frame.vector))
+        host_interrupts.handle(this_cpu(), u32(frame.vector))
     elif not _was_probe(frame):
         _die(frame)
 

@@ -16,7 +16,7 @@ from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Hfn, Hpa, Hva, hpa_of, h
 from hypervisor.block.model import (DISKS_A_VM, MAX_REQUEST_SECTORS, MAX_SEGMENTS, MAX_VIRTUAL_DISKS,
                                     REQUESTS_A_DISK, SECTOR, SECTOR_SHIFT, Completion, Direction, HostDisk, Outcome, Request,
                                     VirtualDisk, disks)
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.lang import address, at, sizeof, text_at, u32, u64
 from hypervisor.memory import frames, ledger
 from hypervisor.memory.ledger import Kind
@@ -160,7 +160,7 @@ def submit(disk: VirtualDisk, request: Request) -> Status:
         last.next = request
     disk.queue_last = request
     disk.outstanding += 1
-    boot_cpu.work |= WORK_DISK
+    owe(WORK_DISK)
     return Status.OK
 
 

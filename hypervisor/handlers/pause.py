@@ -1,11 +1,11 @@
 """PAUSE, when a spinning vCPU is to be noticed: it gives up the CPU."""
 from hypervisor.arch_x86.vm_exit import VmExit
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.model import WORK_RESCHED, Vcpu
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """Ask the policy again."""
-    boot_cpu.work |= WORK_RESCHED
+    owe(WORK_RESCHED)
     return Outcome.SKIP

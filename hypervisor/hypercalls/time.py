@@ -3,7 +3,7 @@ from typing import Final
 
 from hypervisor import clock, timers
 from hypervisor.abi import Error
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import this_cpu
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.hypercalls.answer import error, result
 from hypervisor.lang import u64
@@ -30,9 +30,9 @@ def timer_set(vcpu: Vcpu) -> Outcome:
     if deadline >> DEADLINE_BITS != 0:
         return error(vcpu, Error.BAD_ARGUMENT)
     if deadline == 0:
-        timers.cancel(boot_cpu, vcpu.timer)
+        timers.cancel(vcpu.timer)
     else:
         vcpu.timer.kind = TimerKind.GUEST
         vcpu.timer.vcpu = vcpu
-        timers.arm_for_guest(boot_cpu, vcpu.timer, vm.started_at + clock.ticks_of(deadline))
+        timers.arm_for_guest(this_cpu(), vcpu.timer, vm.started_at + clock.ticks_of(deadline))
     return result(vcpu, 0)

@@ -9,7 +9,7 @@ from typing import Final
 
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Gfn, Gpa, Hfn, Hpa, Hva, hva_of
 from hypervisor.arch_x86.intrinsics import load_u64, store_u64
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe, this_cpu
 from hypervisor.lang import address, u32, u64
 from hypervisor.memory import frames, ledger
 from hypervisor.memory.ledger import Kind, Use
@@ -170,11 +170,11 @@ def unmap(vm: Vm, gfn: Gfn) -> Hfn:
 def _raise_epoch(vm: Vm) -> None:
     """What was mapped may be used no more: each vCPU of the VM is flushed before it enters again."""
     vm.epoch += 1
-    current = boot_cpu.vcpu
+    current = this_cpu().vcpu
     if current is not None:
         owner = current.vm
         if owner is not None and address(owner) == address(vm):
-            boot_cpu.work |= WORK_TLB
+            owe(WORK_TLB)
 
 
 def _put_away(vm: Vm, gfn: Gfn, hfn: Hfn) -> None:

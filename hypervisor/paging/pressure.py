@@ -14,7 +14,7 @@ from typing import Final
 from hypervisor import clock, timers
 from hypervisor.abi import EVENT_MEMORY_PRESSURE
 from hypervisor.addresses import PAGE_SHIFT
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import this_cpu
 from hypervisor.events import raise_event
 from hypervisor.lang import struct, u64
 from hypervisor.memory import frames
@@ -152,7 +152,7 @@ def wait(vcpu: Vcpu) -> Status:
         vcpu.frame_wait_timer.kind = TimerKind.FRAME_WAIT
         vcpu.frame_wait_timer.vcpu = vcpu
         state.waiting += 1
-        timers.arm(boot_cpu, vcpu.frame_wait_timer, vcpu.frame_wait_until)
+        timers.arm(this_cpu(), vcpu.frame_wait_timer, vcpu.frame_wait_until)
     elif now >= vcpu.frame_wait_until:
         stop_waiting(vcpu)
         return Status.NO_MEMORY
@@ -164,5 +164,5 @@ def stop_waiting(vcpu: Vcpu) -> None:
     """The vCPU has its frame, or will not get one, or its VM ends."""
     if vcpu.frame_wait_until != 0:
         vcpu.frame_wait_until = 0
-        timers.cancel(boot_cpu, vcpu.frame_wait_timer)
+        timers.cancel(vcpu.frame_wait_timer)
         state.waiting -= 1

@@ -11,9 +11,9 @@ tells how to write one.
 from enum import IntEnum
 from typing import Annotated, Final
 
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import struct, u32, u64
-from hypervisor.model import Vcpu, Vm
+from hypervisor.model import Cpu, Vcpu, Vm
 from hypervisor.sched import bvt, credit, eevdf, lottery, round_robin, stride
 from hypervisor.sched.quantum import quantum
 from hypervisor.status import Status
@@ -50,8 +50,6 @@ class Current:
 
     policy: u32
     waiting: u32  # how many vCPUs wait
-    yielding: bool  # the one that runs gives way
-    aside: Vcpu | None  # it gave way: waits again after the next pick
 
 
 current: Final = Current()
@@ -67,9 +65,10 @@ def select(policy: u32) -> Status:
     """Change the policy; all join the new one, who runs at its next turn. BAD_ARGUMENT: there is none of this number."""
     if policy >= POLICIES:
         return Status.BAD_ARGUMENT
-    running = boot_cpu.vcpu
-    if running is not None:
-        dequeue(running)
+    for cpu in cpus:
+        running = cpu.vcpu
+        if running is not None:
+            dequeue(running)
     moving: Vcpu | None = None
     vcpu = _take()
     while vcpu is not None:
@@ -113,16 +112,16 @@ def enqueue(vcpu: Vcpu) -> None:
     WOKEN[current.policy](vcpu)
 
 
-def requeue(vcpu: Vcpu) -> None:
-    """It was running and still could."""
+def requeue(cpu: Cpu, vcpu: Vcpu) -> None:
+    """It was running on this CPU and still could."""
     if not vcpu.competing:  # the policy or its weight was changed meanwhile
         enqueue(vcpu)
-    elif current.yielding:
-        current.aside = vcpu
+    elif cpu.yielding:
+        cpu.aside = vcpu
     else:
         _wait(vcpu)
         PREEMPTED[current.policy](vcpu)
-    current.yielding = False
+    cpu.yielding = False
 
 
 def dequeue(vcpu: Vcpu) -> None:
@@ -136,13 +135,13 @@ def dequeue(vcpu: Vcpu) -> None:
         current.waiting -= 1
 
 
-def pick() -> Vcpu | None:
-    """Take the next one to run out of those that wait."""
+def pick(cpu: Cpu) -> Vcpu | None:
+    """Take the next one to run on this CPU out of those that wait."""
     vcpu = _take()
-    aside = current.aside
+    aside = cpu.aside
     if aside is not None:
-        current.aside = None
-        requeue(aside)
+        cpu.aside = None
+        requeue(cpu, aside)
         if vcpu is None:
             vcpu = _take()
     return vcpu
@@ -155,11 +154,11 @@ def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
         CHARGE[current.policy](vcpu, ticks, now)
 
 
-def yield_to_others(vcpu: Vcpu) -> None:
-    """It runs and gives way: whoever waits comes first."""
+def yield_to_others(cpu: Cpu, vcpu: Vcpu) -> None:
+    """It runs on this CPU and gives way: whoever waits comes first."""
     if vcpu.competing and current.waiting != 0:
         YIELDED[current.policy](vcpu)
-        current.yielding = True
+        cpu.yielding = True
 
 
 def slice_of(vcpu: Vcpu, now: u64) -> u64:

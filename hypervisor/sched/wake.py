@@ -1,6 +1,6 @@
 """vCPUs that fall asleep and wake up."""
 from hypervisor import clock
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import owe, this_cpu
 from hypervisor.lang import u64
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, VmState
 from hypervisor.sched import policy
@@ -15,12 +15,12 @@ def wake(vcpu: Vcpu) -> None:
     if vm is not None and vm.state == VmState.RUNNING and not vcpu.on_cpu:
         charge_running()
         policy.enqueue(vcpu)
-    boot_cpu.work |= WORK_RESCHED
+    owe(WORK_RESCHED)
 
 
 def charge_running() -> None:
     """Charge who runs up to now, so that who joins is put where the others really are."""
-    running = boot_cpu.vcpu
+    running = this_cpu().vcpu
     if running is not None:
         now: u64 = clock.now()
         policy.charge(running, now - running.entered_at, now)
@@ -31,6 +31,6 @@ def sleep(vcpu: Vcpu, state: VcpuState) -> None:
     """Take a vCPU out of competition: BLOCKED until an event, WAITING until its frame comes, or STOPPED for good."""
     vcpu.state = state
     if vcpu.on_cpu:
-        boot_cpu.work |= WORK_RESCHED  # it leaves when it has been charged
+        owe(WORK_RESCHED)  # it leaves when it has been charged
     else:
         policy.dequeue(vcpu)

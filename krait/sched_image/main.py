@@ -2,6 +2,7 @@
 from typing import Annotated, Final
 
 from hypervisor.arch_x86.intrinsics import outb, rdtsc
+from hypervisor.cpu import cpus
 from hypervisor.lang import array, char_at, u32, u64
 from hypervisor.model import Vcpu, Vm
 from hypervisor.sched import policy
@@ -35,14 +36,14 @@ def measure(count: u32) -> u64:
         policy.enqueue(vcpu)
     now: u64 = 0
     spent: u64 = 0
-    running = policy.pick()
+    running = policy.pick(cpus[0])
     for _ in range(DECISIONS):
         assert running is not None
         begun = rdtsc()
         now += QUANTUM
         policy.charge(running, QUANTUM, now)
-        policy.requeue(running)
-        running = policy.pick()
+        policy.requeue(cpus[0], running)
+        running = policy.pick(cpus[0])
         assert running is not None
         policy.slice_of(running, now)
         spent += rdtsc() - begun

@@ -9,6 +9,7 @@ from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.lapic import IA32_APIC_BASE
 from hypervisor.lang import Fault, address, clear, read_memory, set_link_address
+from hypervisor.model import MAX_CPUS
 from hypervisor.status import Status
 
 TEXT, RODATA, DATA, STACKS, END = 0x10_0000, 0x11_0000, 0x11_8000, 0x12_0000, 0x15_0000
@@ -66,13 +67,14 @@ def test_each_page_has_the_rights_of_what_lies_in_it(gigabyte_pages: bool) -> No
     features.page_1gb = gigabyte_pages
     memory((0, 0x9_F000), (0x10_0000, 0x7FF0_0000), (1 << 32, 3 * GIB))
     assert paging.init() == Status.OK
-    guards = [stacks.guard_page(index) for index in range(stacks.STACKS)]
+    guards = [stacks.guard_page(cpu, index) for cpu in range(MAX_CPUS) for index in range(stacks.STACKS)]
+    tables = [stacks.area(cpu) for cpu in range(MAX_CPUS)]
     for page in range(0, 4 << 20, 4096):
         if page == 0 or page in guards:
             wanted = ""
         elif TEXT <= page < RODATA:
             wanted = "r-x"
-        elif RODATA <= page < DATA:
+        elif RODATA <= page < DATA or page in tables:
             wanted = "r--"
         else:
             wanted = "rw-"

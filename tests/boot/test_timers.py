@@ -33,7 +33,7 @@ class TimerHeap(RuleBasedStateMachine):
     @rule(index=st.integers(0, 11))
     def cancel(self, index: int) -> None:
         self.armed.pop(index, None)
-        timers.cancel(self.cpu, self.timers[index])
+        timers.cancel(self.timers[index])
 
     @rule(ticks=st.integers(0, 40))
     def let_time_pass(self, ticks: int) -> None:
@@ -52,15 +52,15 @@ class TimerHeap(RuleBasedStateMachine):
         earliest = min(self.armed.values(), default=timers.NEVER)
         assert timers.next_deadline(self.cpu) == earliest
         if self.armed:
-            assert timers.heap.armed <= earliest
-            assert machine.msrs[lapic.IA32_TSC_DEADLINE] == timers.heap.armed
+            assert self.cpu.timers.armed <= earliest
+            assert machine.msrs[lapic.IA32_TSC_DEADLINE] == self.cpu.timers.armed
 
     @invariant()
     def parents_are_earlier_and_places_are_known(self) -> None:
-        for index in range(1, timers.heap.count + 1):
-            timer = timers.heap.slots[index]
+        for index in range(1, self.cpu.timers.count + 1):
+            timer = self.cpu.timers.slots[index]
             assert timer is not None and timer.heap_index == index
-            parent = timers.heap.slots[index // 2]
+            parent = self.cpu.timers.slots[index // 2]
             assert parent is None or parent.deadline <= timer.deadline
 
 

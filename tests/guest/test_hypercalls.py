@@ -13,7 +13,7 @@ from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hva
 from hypervisor.arch_x86 import backend, serial
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.svm.vmcb import Vmcb
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.handlers import hypercall
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, sext_i64
@@ -144,7 +144,7 @@ def test_timer_events_keep_their_distance(guest: Guest) -> None:
     guest.vm.started_at = machine.tsc
     guest.result(Hypercall.TIMER_SET, 5000)
     machine.tsc = guest.vcpu.timer.deadline
-    assert timers.expire(boot_cpu) is not None
+    assert timers.expire(cpus[0]) is not None
     expired = machine.tsc
     guest.result(Hypercall.TIMER_SET, 6000)
     assert 0 <= guest.vcpu.timer.deadline - expired - timers.GUEST_PERIOD_LEAST_NS <= 1
@@ -160,9 +160,9 @@ def test_block_without_setup(guest: Guest) -> None:
 
 
 def test_block_counts_what_the_guest_has_not_taken(guest: Guest) -> None:
-    boot_cpu.work = 0
+    cpus[0].work = 0
     assert guest.result(Hypercall.EVENTS_SETUP, INFO, 40) == 0
-    assert boot_cpu.work & WORK_INJECT
+    assert cpus[0].work & WORK_INJECT
     assert guest.vcpu.event_vector == 40
     guest.write(INFO, b"\x08")
     assert guest.result(Hypercall.BLOCK) == 0
@@ -179,9 +179,9 @@ def test_wake(guest: Guest) -> None:
 
 
 def test_yield_asks_the_policy(guest: Guest) -> None:
-    boot_cpu.work = 0
+    cpus[0].work = 0
     assert guest.result(Hypercall.YIELD) == 0
-    assert boot_cpu.work & WORK_RESCHED
+    assert cpus[0].work & WORK_RESCHED
 
 
 @pytest.mark.parametrize("which", list(policy.Policy))
@@ -190,18 +190,18 @@ def test_yield_lets_the_other_run_first(guest: Guest, which: policy.Policy) -> N
     other = vcpu_of(guest.world.vm(PAGES))
     assert policy.select(which) == Status.OK
     policy.enqueue(other)
-    assert policy.pick() == other
+    assert policy.pick(cpus[0]) == other
     policy.charge(other, 5_000_000, 5_000_000)
-    policy.requeue(other)
+    policy.requeue(cpus[0], other)
     policy.dequeue(other)
     policy.enqueue(guest.vcpu)
-    assert policy.pick() == guest.vcpu
+    assert policy.pick(cpus[0]) == guest.vcpu
     policy.enqueue(other)
     policy.charge(guest.vcpu, 5, 5_000_005)
     assert guest.result(Hypercall.YIELD) == 0
-    policy.requeue(guest.vcpu)
-    assert policy.pick() == other
-    assert policy.pick() == guest.vcpu
+    policy.requeue(cpus[0], guest.vcpu)
+    assert policy.pick(cpus[0]) == other
+    assert policy.pick(cpus[0]) == guest.vcpu
     assert policy.select(policy.Policy.EEVDF) == Status.OK
 
 

@@ -13,7 +13,7 @@ from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.state import CS, DS, ES, GuestState
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.vm_exit import Cause
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.devices import platform
 from hypervisor.handlers import cpuid, hlt, io, rdmsr, triple_fault, wrmsr
 from hypervisor.handlers.outcome import Outcome
@@ -137,7 +137,7 @@ def expiries(stock: Stock, until: int, serve: Callable[[], None]) -> int:
     count = 0
     while stock.vcpu.timer.heap_index != 0 and stock.vcpu.timer.deadline < until:
         machine.tsc = stock.vcpu.timer.deadline
-        assert timers.expire(boot_cpu) is not None
+        assert timers.expire(cpus[0]) is not None
         board.timer_expired(stock.vcpu)
         count += 1
         serve()
@@ -222,7 +222,7 @@ def test_an_interrupt_waits_for_the_window(stock: Stock) -> None:
     start_pic(stock)
     for port, value in ((UART + 4, 0x0B), (UART + 1, 0x02)):
         access(stock, port, value=value)
-    assert boot_cpu.work & WORK_INJECT
+    assert cpus[0].work & WORK_INJECT
     stock.vmcb.rflags = 0
     inject.deliver(stock.vcpu)
     assert stock.vmcb.event_injection == 0

@@ -20,7 +20,7 @@ ENTRY_BYTES = 16
 GLOBALS = {f"{MEMORY}.ledger.book": "Book", f"{MEMORY}.frames.pool": "Pool", f"{MEMORY}.nested_walk.spaces": "AddressSpaces",
            f"{MEMORY}.nested_walk.entry_format": "EntryFormat", f"{MEMORY}.holes.ones": "Ones",
            f"{MEMORY}.guest_memory.random_wait": "RandomWait", f"{PAGING}.pressure.state": "Pressure",
-           "hypervisor.sched.run_queue.queue": "RunQueue", "hypervisor.cpu.boot_cpu": "hypervisor.model.Cpu"}
+           "hypervisor.sched.run_queue.queue": "RunQueue", "hypervisor.cpu.cpus": "hypervisor.model.Cpu"}
 
 PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, MAP_FIXED_NOREPLACE = 3, 0x22, 0x100000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -53,9 +53,11 @@ class CompiledWorld:
             ctypes.memset(ctypes.addressof(stored), 0, ctypes.sizeof(stored))
         library.hook("hypervisor.arch_x86.intrinsics.wrmsr", lambda msr, value: None)
         library.hook("hypervisor.arch_x86.intrinsics.rdtsc", lambda: 1000)
+        cpu = self.stored("hypervisor.cpu.cpus", "hypervisor.model.Cpu")
+        library.hook("hypervisor.arch_x86.intrinsics.current_cpu", lambda: ctypes.addressof(cpu))
         self.stored("hypervisor.arch_x86.lapic.lapic", "Lapic").tsc_deadline = True
         self.call("hypervisor.clock.init", TSC_KHZ)
-        self.call("hypervisor.timers.init", self.stored("hypervisor.cpu.boot_cpu", "hypervisor.model.Cpu"))
+        self.call("hypervisor.timers.init", cpu)
         self.call(f"hypervisor.arch_x86.{'vtx' if intel else 'svm'}.nested_format.fill")
         self.call(f"{MEMORY}.ledger.start", LEDGER, FIRST + count)
         for hfn in reversed(range(FIRST, FIRST + count)):

@@ -9,7 +9,7 @@ from hypervisor import clock, timers
 from hypervisor.abi import EVENT_MEMORY_PRESSURE, Error, PageState
 from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hfn, Hpa
 from hypervisor.arch_x86.fake.machine import machine
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.memory import backing, frames, guest_memory, ledger, nested
 from hypervisor.memory.ledger import Kind
 from hypervisor.model import TimerKind, Vcpu, VcpuState, Vm
@@ -43,7 +43,7 @@ def state_of(vcpu: Vcpu) -> VcpuState:
 
 def run_timers() -> None:
     """What the run loop does for WORK_INTERRUPT."""
-    while (timer := timers.expire(boot_cpu)) is not None:
+    while (timer := timers.expire(cpus[0])) is not None:
         assert timer.kind == TimerKind.FRAME_WAIT and timer.vcpu is not None
         wake(timer.vcpu)
 
@@ -127,7 +127,7 @@ def test_a_vcpu_sleeps_until_frames_return(world: World) -> None:
     assert state_of(vcpu) is VcpuState.RUNNABLE
     assert backing.back_for(vcpu, one, Gfn(900)) == Status.OK
     assert vcpu.frame_wait_until == 0 and pressure.state.waiting == 0
-    assert timers.next_deadline(boot_cpu) == timers.NEVER
+    assert timers.next_deadline(cpus[0]) == timers.NEVER
 
 
 def test_waiting_in_vain_ends(world: World) -> None:

@@ -13,7 +13,7 @@ from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.fake.tagged_tlb import NestedPageFault, TaggedTlb
 from hypervisor.arch_x86.svm import init as svm_init
 from hypervisor.arch_x86.svm import vcpu as svm_vcpu
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import address, clear
 from hypervisor.memory import backing, ledger, nested
 from hypervisor.memory.ledger import Kind
@@ -31,11 +31,11 @@ class Stale(Exception):
 
 def switch(vcpu: Vcpu, vm: Vm) -> None:
     """What run_loop.reschedule does when it picks `vcpu`, with the same code for the flush."""
-    if boot_cpu.vcpu is None or address(boot_cpu.vcpu) != address(vcpu):
-        boot_cpu.vcpu = vcpu
-        backend.switch_to(boot_cpu, vm, vcpu)
+    if cpus[0].vcpu is None or address(cpus[0].vcpu) != address(vcpu):
+        cpus[0].vcpu = vcpu
+        backend.switch_to(cpus[0], vm, vcpu)
     if vcpu.seen_epoch != vm.epoch:
-        boot_cpu.work |= WORK_TLB
+        cpus[0].work |= WORK_TLB
 
 
 def run(seed: int, steps: int, by_asid: bool, vms: int = 3, vcpus: int = 7) -> TaggedTlb:
@@ -45,7 +45,7 @@ def run(seed: int, steps: int, by_asid: bool, vms: int = 3, vcpus: int = 7) -> T
         machine.guest_runs = tlb.entered
         backend.chosen.svm = True
         svm_init.host.asid_count, svm_init.host.flush_by_asid = 16, by_asid
-        boot_cpu.next_asid, boot_cpu.asid_generation = 1, 1
+        cpus[0].next_asid, cpus[0].asid_generation = 1, 1
         guests = [world.vm(PAGES, vcpus=vcpus) for _ in range(vms)]
         for vm in guests:
             for index in range(vcpus):
@@ -56,11 +56,11 @@ def run(seed: int, steps: int, by_asid: bool, vms: int = 3, vcpus: int = 7) -> T
             switch(vcpu, vm)
             if rng.random() < 0.2:  # woken by something else before it ran: the next pick replaces it
                 continue
-            while boot_cpu.work & WORK_TLB:
-                run_loop.do_work(boot_cpu)
+            while cpus[0].work & WORK_TLB:
+                run_loop.do_work(cpus[0])
             tlb.guest = lambda: touch(tlb, vm, rng)
             try:
-                backend.enter(boot_cpu, vcpu)
+                backend.enter(cpus[0], vcpu)
             except NestedPageFault as fault:
                 assert backing.back(vm, Gfn(fault.args[0])) == Status.OK
             if rng.random() < 0.3:
@@ -81,7 +81,7 @@ def touch(tlb: TaggedTlb, vm: Vm, rng: random.Random) -> None:
 
 @pytest.fixture(autouse=True)
 def clean() -> None:
-    for part in (boot_cpu, svm_init.host):
+    for part in (cpus[0], svm_init.host):
         clear(part)
 
 

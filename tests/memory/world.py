@@ -7,7 +7,7 @@ from hypervisor.arch_x86 import lapic
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.svm import nested_format as npt
 from hypervisor.arch_x86.vtx import nested_format as ept
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import clear, map_memory, unmap_memory
 from hypervisor.memory import frames, guest_memory, holes, ledger, ledger_check, nested, nested_walk
 from hypervisor.memory.ledger import ENTRY_BYTES, Kind
@@ -33,10 +33,10 @@ class World:
         lapic.lapic.tsc_deadline = True
         machine.msrs[lapic.IA32_TSC_DEADLINE] = 0
         clock.init(TSC_KHZ)
-        timers.init(boot_cpu)
+        timers.init(cpus[0])
         policy.start(QUANTUM_NS)
         for part in (nested_walk.spaces, pressure.state, ledger.book, frames.pool, guest_memory.random_wait, run_queue.queue, policy.current, eevdf.state,
-                     boot_cpu, nested_walk.entry_format, holes.ones):
+                     cpus[0], nested_walk.entry_format, holes.ones):
             clear(part)
         self.ram = bytearray(b"\xa5" * (count * PAGE_SIZE))
         self.entries = bytearray((first + count) * ENTRY_BYTES)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import clear
 from hypervisor.model import FairTree, Share, Vcpu, VcpuState, Vm, VmState
 from hypervisor.sched import bvt, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, wake
@@ -20,7 +20,7 @@ clock = 0
 
 def reset() -> None:
     for part in (run_queue.queue, bvt.state, credit.state, eevdf.state, lottery.state, round_robin.state, stride.state,
-                 policy.current, boot_cpu):
+                 policy.current, cpus[0]):
         clear(part)
     policy.start(SLICE)
     alive.clear()
@@ -60,13 +60,13 @@ def run(slices: int) -> list[int]:
     global clock
     order = []
     for _ in range(slices):
-        vcpu = policy.pick()
+        vcpu = policy.pick(cpus[0])
         assert vcpu is not None
         order.append(vcpu.index)
         ticks = policy.slice_of(vcpu, clock)
         clock += ticks
         policy.charge(vcpu, ticks, clock)
-        policy.requeue(vcpu)
+        policy.requeue(cpus[0], vcpu)
     return order
 
 
@@ -112,20 +112,20 @@ def test_policy_changes_while_vcpus_wait_and_one_runs(before: Policy, after: Pol
     assert policy.select(before) == Status.OK
     made = vcpus(100, 100, 100)
     run(50)
-    running = policy.pick()
+    running = policy.pick(cpus[0])
     assert running is not None
-    boot_cpu.vcpu = running
+    cpus[0].vcpu = running
     assert policy.select(after) == Status.OK
     policy.charge(running, 1, clock + 1)
-    policy.requeue(running)
-    boot_cpu.vcpu = None
+    policy.requeue(cpus[0], running)
+    cpus[0].vcpu = None
     had = [vcpu.cpu_time for vcpu in made]
     assert set(run(200)) == {0, 1, 2}
     for vcpu, time in zip(made, had):
         if after is not Policy.LOTTERY:
             assert vcpu.cpu_time - time == pytest.approx(sum(v.cpu_time for v in made) / 3 - sum(had) / 3, rel=0.2)
         policy.dequeue(vcpu)
-    assert not policy.contended() and policy.pick() is None
+    assert not policy.contended() and policy.pick(cpus[0]) is None
 
 
 def test_no_such_policy() -> None:
@@ -156,24 +156,24 @@ def test_yield_lets_the_others_first(which: Policy) -> None:
     assert policy.select(which) == Status.OK
     vcpus(100, 100, 100)
     run(7)
-    running = policy.pick()
+    running = policy.pick(cpus[0])
     assert running is not None
     policy.charge(running, 1, clock + 1)
-    policy.yield_to_others(running)
-    policy.requeue(running)
-    following = policy.pick()
+    policy.yield_to_others(cpus[0], running)
+    policy.requeue(cpus[0], running)
+    following = policy.pick(cpus[0])
     assert following is not None and following.index != running.index
-    policy.requeue(following)
+    policy.requeue(cpus[0], following)
     assert {vcpu for vcpu in run(60)} == {0, 1, 2}
 
 
 def test_yield_with_nobody_waiting_goes_on() -> None:
     made = vcpus(100)
-    running = policy.pick()
+    running = policy.pick(cpus[0])
     assert running is not None
-    policy.yield_to_others(running)
-    policy.requeue(running)
-    assert policy.pick() == made[0]
+    policy.yield_to_others(cpus[0], running)
+    policy.requeue(cpus[0], running)
+    assert policy.pick(cpus[0]) == made[0]
 
 
 def test_siblings_share_what_their_vm_has() -> None:
@@ -196,11 +196,11 @@ def test_yield_prefers_a_sibling_when_nobody_else_waits() -> None:
     vm_of(100, *pair)
     for vcpu in pair:
         policy.enqueue(vcpu)
-    running = policy.pick()
+    running = policy.pick(cpus[0])
     assert running is not None
-    policy.yield_to_others(running)
-    policy.requeue(running)
-    following = policy.pick()
+    policy.yield_to_others(cpus[0], running)
+    policy.requeue(cpus[0], running)
+    following = policy.pick(cpus[0])
     assert following is not None and following != running
 
 

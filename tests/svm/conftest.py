@@ -6,7 +6,7 @@ import pytest
 from hypervisor.addresses import Hva
 from hypervisor.arch_x86.svm import exit_table, init
 from hypervisor.arch_x86.svm.vmcb import Vmcb
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import address, clear
 from hypervisor.model import Vcpu
 
@@ -19,7 +19,7 @@ def vmcb() -> Vmcb:
 @pytest.fixture
 def vcpu(vmcb: Vmcb) -> Iterator[Vcpu]:
     """QEMU's SVM: no next RIP, no decode assists."""
-    clear(boot_cpu)
+    clear(cpus[0])
     clear(init.host)
     init.host.asid_count = 4
     exit_table.fill(False)
@@ -27,4 +27,4 @@ def vcpu(vmcb: Vmcb) -> Iterator[Vcpu]:
     made.backend_hva = Hva(address(vmcb))
     yield made
     clear(init.host)
-    clear(boot_cpu)
+    clear(cpus[0])

@@ -4,7 +4,7 @@ import pytest
 from hypervisor.arch_x86.svm import decode, exit_table, init
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import REGISTER_UNKNOWN, Cause, VmExit
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.model import WORK_INJECT, Vcpu
 
 ALL_ONES = (1 << 64) - 1
@@ -111,6 +111,6 @@ def test_interrupted_delivery(vcpu: Vcpu, vmcb: Vmcb, info: int, again: int) -> 
     vmcb.exit_int_info = info
     exit = decoded(vcpu, vmcb, 0x400, 6, 0x5000)
     assert vcpu.reinject == again and exit.idt_vectoring == 0
-    assert (boot_cpu.work & WORK_INJECT != 0) == (again != 0)
+    assert (cpus[0].work & WORK_INJECT != 0) == (again != 0)
     if again & 0x800:
         assert vcpu.reinject_error == 6

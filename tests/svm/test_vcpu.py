@@ -9,7 +9,7 @@ from hypervisor.arch_x86.svm import check, init, inject
 from hypervisor.arch_x86.svm import vcpu as svm_vcpu
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import VmExit
-from hypervisor.cpu import boot_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import address
 from hypervisor.model import Cpu, Vcpu, Vm
 

@@ -9,6 +9,7 @@ from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.vtx import controls, vcpu as vtx_vcpu
 from hypervisor.arch_x86.vtx.current import here
 from hypervisor.addresses import Hpa
+from hypervisor.cpu import cpus
 from hypervisor.lang import clear, map_memory, set_link_address, unmap_memory
 from hypervisor.memory import frames
 from hypervisor.model import Vcpu, Vm
@@ -37,6 +38,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     machine.reset()
     machine.msrs.update(CAPABILITIES)
     clear(here)
+    clear(cpus[0])
     clear(controls.chosen)
     lines: list[str] = []
     for module in ("controls", "failure", "init"):
@@ -54,6 +56,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     unmap_memory(FRAMES_AT)
     unmap_memory(0x9000)
     clear(here)
+    clear(cpus[0])
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypervisor.arch_x86.vtx import decode, init, inject, state, vcpu as vtx_vcp
 from hypervisor.arch_x86.vtx.current import here
 from hypervisor.lang import address, read_memory, sizeof
 from hypervisor.memory import guest_memory
+from hypervisor.cpu import cpus
 from hypervisor.model import Cpu, Vcpu, Vm
 from hypervisor.status import Status
 
@@ -38,7 +39,7 @@ def run(cpu: Cpu, vcpu: Vcpu, rip: int, reason: int) -> VmExit:
 
 
 def test_launch_then_resume(vcpu: Vcpu, fields: dict[int, int]) -> None:
-    cpu = Cpu()
+    cpu = cpus[0]
     vcpu.regs.rip = 0x1000
     assert run(cpu, vcpu, 0x1010, 10).cause == Cause.CPUID
     assert vcpu.regs.rip == 0x1010
@@ -62,7 +63,7 @@ def test_skip_ends_the_sti_shadow(vcpu: Vcpu, fields: dict[int, int]) -> None:
 
 
 def test_switched_msrs_follow_the_vcpu(vm: Vm, vcpu: Vcpu) -> None:
-    cpu = Cpu()
+    cpu = cpus[0]
     other = Vcpu()
     other.vm, other.index = vm, 1
     assert vtx_vcpu.create(vm, other) == Status.OK
@@ -104,7 +105,7 @@ def filled(seed: st.DataObject, paging: bool) -> GuestState:
 def test_state_round_trip(vcpu: Vcpu, vm: Vm, seed: st.DataObject, paging: bool, current: bool) -> None:
     """The guest reads back what was written, CR0.CD and the missing CR0.NE included."""
     if current:
-        vtx_vcpu.switch_to(Cpu(), vm, vcpu)
+        vtx_vcpu.switch_to(cpus[0], vm, vcpu)
     written, back = filled(seed, paging), GuestState()
     vcpu.regs.rsp, vcpu.regs.rflags, vcpu.regs.cr2 = 0x8000, 0x202, 0x999
     state.write_state(vcpu, written)
@@ -198,7 +199,7 @@ def test_detect(cpu: list[str]) -> None:
 def test_init_cpu() -> None:
     machine.msrs.update({0x3A: 0, 0x485: 5})
     machine.registers.update({"cr0": 0x8001_0011, "cr4": 0x20})
-    cpu = Cpu()
+    cpu = cpus[0]
     assert init.init_cpu(cpu) == Status.OK
     assert machine.msrs[0x3A] == 5 and machine.vmx.on
     assert machine.registers["cr4"] == 0x2020 and machine.registers["cr0"] == 0x8001_0031

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Callable
 
 from hypervisor.arch_x86.fake.vmx import Vmx
-from hypervisor.lang import Fault, read_memory, region_of, write_memory
+from hypervisor.lang import Fault, address, read_memory, region_of, write_memory
 
 Cpuid = tuple[int, int, int, int]
 
@@ -34,6 +34,7 @@ class Machine:
         self.ports_written: list[tuple[int, int, int]] = []  # (port, bytes, value)
         self.msrs: dict[int, int] = {}
         self.vmx = Vmx()
+        self.cpu = 0  # number of the CPU that runs
         self.registers: dict[str, int] = {}
         self.xcr: dict[int, int] = {}
         self.cpuid_leaves: dict[tuple[int, int], Cpuid] = {}
@@ -162,6 +163,12 @@ class Machine:
 
     def frame_pointer(self) -> int:
         return 0
+
+    def current_cpu(self) -> int:
+        """Address of the Cpu that runs; the first one unless a test sets `cpu` to another."""
+        from hypervisor.cpu import cpus
+
+        return address(cpus[self.cpu])
 
     def magic_break(self) -> None:
         """Only an emulator's debugger sees it."""

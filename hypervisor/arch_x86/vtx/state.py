@@ -11,8 +11,9 @@ from hypervisor.arch_x86.intrinsics import vmread, vmwrite
 from hypervisor.arch_x86.state import TR, GuestState, Segment
 from hypervisor.arch_x86.vtx import vmcs
 from hypervisor.arch_x86.vtx.controls import ENTRY_IA32E_GUEST
-from hypervisor.arch_x86.vtx.current import here, use
+from hypervisor.arch_x86.vtx.current import use
 from hypervisor.arch_x86.vtx.vcpu import CR0_HOST_BITS, CR4_GUEST_BITS, load_msrs, save_msrs
+from hypervisor.cpu import this_cpu
 from hypervisor.lang import array, u16, u32, u64
 from hypervisor.memory import guest_memory
 from hypervisor.model import Vcpu, Vm
@@ -67,7 +68,7 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
     state.sysenter_cs = vmread(vmcs.GUEST_SYSENTER_CS)
     state.sysenter_esp = vmread(vmcs.GUEST_SYSENTER_ESP)
     state.sysenter_eip = vmread(vmcs.GUEST_SYSENTER_EIP)
-    if here.msr_owner == vcpu:
+    if this_cpu().msr_owner == vcpu:
         save_msrs(vcpu)
     state.dr6 = vcpu.dr6
     state.kernel_gs_base = vcpu.kernel_gs_base
@@ -105,7 +106,7 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
     vcpu.lstar = state.lstar
     vcpu.cstar = state.cstar
     vcpu.sfmask = state.sfmask
-    if here.msr_owner == vcpu:
+    if this_cpu().msr_owner == vcpu:
         load_msrs(vcpu)
 
 

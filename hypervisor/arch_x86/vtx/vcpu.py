@@ -9,7 +9,8 @@ from hypervisor.arch_x86.intrinsics import (invept, invvpid, load_u16, load_u64,
                                             write_dr6, wrmsr)
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.arch_x86.vtx import controls, vmcs
-from hypervisor.arch_x86.vtx.current import here, load, use
+from hypervisor.arch_x86.vtx.current import here, load, unload, use
+from hypervisor.cpu import this_cpu
 from hypervisor.lang import address, array, link_address, u8, u32, u64, wrap_u64
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, Cpu, Vcpu, Vm
@@ -52,7 +53,7 @@ def create(vm: Vm, vcpu: Vcpu) -> Status:
     vcpu.asid = vm.id * MAX_VCPUS_PER_VM + vcpu.index + 1  # the VPID; 4096 of 65535 are used, so nobody shares one
     vcpu.dr6 = DR6_INIT
     vmclear(page)
-    load(page)
+    load(this_cpu(), vcpu)
     write_controls(vcpu, vm)
     vmwrite(vmcs.VIRTUAL_APIC_PAGE, virtual_apic)
     write_host_state()
@@ -64,12 +65,12 @@ def destroy(vm: Vm, vcpu: Vcpu) -> None:
     """Give its frames back. The vCPU runs nowhere."""
     if vcpu.backend_hpa == 0:
         return
-    if here.msr_owner == vcpu:
-        here.msr_owner = None
+    cpu = this_cpu()
+    if cpu.msr_owner == vcpu:
+        cpu.msr_owner = None
     use(vcpu)
     frames.free(Hpa(vmread(vmcs.VIRTUAL_APIC_PAGE)))
-    vmclear(vcpu.backend_hpa)
-    here.vmcs = Hpa(0)
+    unload(cpu)
     frames.free(vcpu.backend_hpa)
     vm.overhead_frames -= FRAMES
     vcpu.backend_hpa = Hpa(0)
@@ -161,13 +162,13 @@ def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
     """Make `vcpu` the one that enter runs next: its VMCS, switched MSRs, DR6 and CR2 into this CPU."""
     use(vcpu)
     vmwrite(vmcs.TSC_OFFSET, vm.tsc_offset)
-    owner = here.msr_owner
+    owner = cpu.msr_owner
     if owner == vcpu:
         return
     if owner is not None:
         save_msrs(owner)
     load_msrs(vcpu)
-    here.msr_owner = vcpu
+    cpu.msr_owner = vcpu
 
 
 def save_msrs(vcpu: Vcpu) -> None:
@@ -207,7 +208,7 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
     vcpu.regs.cr2 = value
-    if here.msr_owner == vcpu:
+    if this_cpu().msr_owner == vcpu:
         write_cr2(value)
 
 
