@@ -1,5 +1,5 @@
 # make         the krait command in .venv/bin, and both images
-# make run     build, boot under QEMU, show two PV guests and a Linux guest side by side
+# make run     build, boot under QEMU, show two PV guests and two Linux guests side by side
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
 # make long    the decoder against iced-x86 over 12 million instructions; its last output is tests/decoder/long.txt
 # make setup   packages and Python environment (what scripts/setup does)

@@ -106,6 +106,7 @@ class StartInfo:
 BUNDLE_MAGIC: Final[u64] = 0x314C444E554B4B00  # "\0KKUNDL1"
 BUNDLE_CONFIG_MEMBER: Final = "krait.config"
 BUNDLE_END_AUTO: Final = 1  # flag: power the machine off when the last VM has ended
+BUNDLE_ATTACH: Final = 2  # flag: the operator is attached to the first VM from its start
 
 VM_KIND_PV: Final = 1
 VM_KIND_LINUX: Final = 2

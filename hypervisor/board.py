@@ -2,6 +2,7 @@
 from typing import Final
 
 from hypervisor import clock, guest_console, reboot, timers
+from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
 from hypervisor.console import say
@@ -9,6 +10,7 @@ from hypervisor.cpu import owe, this_cpu
 from hypervisor.devices import platform, uart16550
 from hypervisor.devices.platform import Platform
 from hypervisor.devices.rate import NEVER
+from hypervisor.events import raise_event
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, at, sizeof, text_at, u32, u64
 from hypervisor.memory import frames
@@ -102,7 +104,6 @@ def advance(vcpu: Vcpu) -> None:
     p = vm.platform
     if p is None:
         return
-    vcpu.pending_events = 0  # EVENT_CONSOLE only wakes: stock systems have no VcpuInfo
     platform.advance(p, guest_time(vm))
     feed(vm, p)
     if p.effects & platform.EFFECT_DEADLINE or vcpu.timer.heap_index == 0:
@@ -118,6 +119,17 @@ def timer_expired(vcpu: Vcpu) -> None:
             wake(vcpu)
         if vcpu.on_cpu:
             owe(WORK_INJECT)
+
+
+def typed(vm: Vm) -> None:
+    """Something was typed for the VM: a PV guest gets its event; a stock one wakes once its UART interrupts, not before."""
+    first = vm.vcpus[0]
+    if first is None:
+        return
+    if vm.platform is None:
+        raise_event(first, EVENT_CONSOLE)
+    else:
+        timer_expired(first)
 
 
 def interrupt_pending(vcpu: Vcpu) -> bool:

@@ -6,10 +6,8 @@ above 0x7E are shown as \\xNN, but for tab.
 from typing import Final
 
 from hypervisor import console
-from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.arch_x86 import serial
 from hypervisor.console import say
-from hypervisor.events import raise_event
 from hypervisor.lang import address, char_at, struct, text_at, u8, u32
 from hypervisor.model import CONSOLE_INPUT_BYTES, CONSOLE_LINE_BYTES, Vm
 
@@ -126,16 +124,13 @@ def put_escaped(byte: u8) -> None:
 
 
 def type_byte(vm: Vm, byte: u8) -> bool:
-    """One byte typed for this VM, told by EVENT_CONSOLE. False: its buffer is full, the byte is lost."""
+    """One byte typed for this VM waits for it; board.typed tells it. False: its buffer is full, the byte is lost."""
     keyboard = vm.console
     after = u32((keyboard.input_head + 1) % CONSOLE_INPUT_BYTES)
     if after == keyboard.input_tail:
         return False
     keyboard.input[keyboard.input_head] = byte
     keyboard.input_head = after
-    first = vm.vcpus[0]
-    if first is not None:
-        raise_event(first, EVENT_CONSOLE)
     return True
 
 

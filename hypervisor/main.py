@@ -150,10 +150,10 @@ def find_disks() -> None:
 
 
 def start_guests() -> None:
-    """The VMs of the bundle; then the operator's prompt."""
+    """The VMs of the bundle; then the operator's prompt, unless the machine is to end with them."""
     if DEBUG:
         guest_memory.start_random_waits(boot_options.number("pin-seed", 0))  # every handler is run again now and then
     phase.require(vm_config.load() == Status.OK, "guests", "none can be started")
     phase.found("guests", f"{vm.table.count} started, policy {policy.POLICY_NAMES[policy.current.policy]}")
-    if not vm.table.end_auto:
+    if vm.table.attach or not vm.table.end_auto:
         operator.start()

@@ -5,7 +5,7 @@ operator_commands.py.
 """
 from typing import Final
 
-from hypervisor import console, guest_console, operator_commands
+from hypervisor import board, console, guest_console, operator_commands, vm
 from hypervisor.arch_x86 import serial
 from hypervisor.console import LINE_BYTES, prompt
 from hypervisor.guest_console import attached
@@ -25,8 +25,12 @@ KEYS_A_POLL: Final = 256
 
 
 def start() -> None:
-    """Show the prompt: guests run from now on."""
-    console.show_prompt()
+    """Guests run from now on. Show the prompt, or give the keys to the first VM if the bundle asks for it."""
+    first = vm.by_id(0)
+    if vm.table.attach and first is not None and first.state == VmState.RUNNING:
+        operator_commands.attach_to(first)
+    else:
+        console.show_prompt()
 
 
 def poll(cpu: Cpu) -> None:
@@ -42,15 +46,15 @@ def poll(cpu: Cpu) -> None:
 
 
 def _key(key: u8) -> None:
-    vm = attached.vm
-    if vm is None:
+    machine = attached.vm
+    if machine is None:
         _edit(key)
-    elif key == ESCAPE_KEY or vm.state in (VmState.ENDED, VmState.CRASHED):
+    elif key == ESCAPE_KEY or machine.state in (VmState.ENDED, VmState.CRASHED):
         guest_console.detach()
         if key != ESCAPE_KEY:
             _edit(key)
-    else:
-        guest_console.type_byte(vm, key)
+    elif guest_console.type_byte(machine, key):
+        board.typed(machine)
 
 
 def _edit(key: u8) -> None:

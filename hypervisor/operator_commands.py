@@ -104,6 +104,11 @@ def attach(arguments: u64) -> None:
     if machine.state != VmState.RUNNING:
         say(f"{vm.name(machine)} does not run")
         return
+    attach_to(machine)
+
+
+def attach_to(machine: Vm) -> None:
+    """Give a VM the keys."""
     say(f"attached to {vm.name(machine)}; Ctrl-] detaches")
     guest_console.attach(machine)
 

@@ -25,6 +25,7 @@ class VmTable:
     count: u32
     alive: u32  # VMs whose memory has not been given back yet
     end_auto: bool  # the bundle asks that the machine ends with the last VM
+    attach: bool  # the bundle asks that the operator is attached to the first VM
     emptied: Vm | None  # it reboots and holds no memory any more: to be made again
 
 

@@ -2,8 +2,8 @@
 from typing import Final
 
 from hypervisor import bundle, disk_config, guest_console, phase, vm
-from hypervisor.abi import (ABI_VERSION, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES, VM_KIND_LINUX,
-                            VM_KIND_MULTIBOOT, VM_KIND_PV, BundleHeader, VmConfig)
+from hypervisor.abi import (ABI_VERSION, BUNDLE_ATTACH, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES,
+                            VM_KIND_LINUX, VM_KIND_MULTIBOOT, VM_KIND_PV, BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.bundle import Member
 from hypervisor.console import say
@@ -35,13 +35,14 @@ def load() -> Status:
         return refuse("krait.config has no magic number")
     if header.version != ABI_VERSION or header.vm_config_size != sizeof(VmConfig):
         return refuse("krait.config is of another version")
-    if header.flags & ~BUNDLE_END_AUTO != 0:
+    if header.flags & ~(BUNDLE_END_AUTO | BUNDLE_ATTACH) != 0:
         return refuse("krait.config has flags that are not known")
     if header.vm_count == 0 or header.vm_count > MAX_VMS:
         return refuse("krait.config has no VM, or too many")
     if member.size < sizeof(BundleHeader) + u64(header.vm_count) * sizeof(VmConfig):
         return refuse("krait.config is cut off")
     vm.table.end_auto = header.flags & BUNDLE_END_AUTO != 0
+    vm.table.attach = header.flags & BUNDLE_ATTACH != 0
     frames.set_limit(header.memory_limit)
     for i in range(header.vm_count):
         read(member, u32(i))

@@ -25,10 +25,11 @@ class GuestFiles:
 KINDS = {"pv": abi.VM_KIND_PV, "linux": abi.VM_KIND_LINUX, "multiboot": abi.VM_KIND_MULTIBOOT}
 
 
-def encode(settings: Settings, files: dict[str, GuestFiles], end_auto: bool) -> bytes:
-    """The bundle of `settings`, `files` by VM name. `end_auto`: the machine powers off when the last VM has ended."""
+def encode(settings: Settings, files: dict[str, GuestFiles], end_auto: bool, attach: bool = False) -> bytes:
+    """The bundle of `settings`, `files` by VM name. `end_auto`: the machine powers off when the last VM has ended;
+    `attach`: the first VM has the operator's keys from its start."""
     members: dict[Path, newc.Member] = {}
-    table = _header(settings, end_auto)
+    table = _header(settings, (abi.BUNDLE_END_AUTO if end_auto else 0) | (abi.BUNDLE_ATTACH if attach else 0))
     for vm in settings.vms:
         guest = files[vm.name]
         kernel = _member(members, guest.kernel)
@@ -47,11 +48,11 @@ def _member(members: dict[Path, newc.Member], path: Path) -> str:
     return members[path].name
 
 
-def _header(settings: Settings, end_auto: bool) -> bytes:
+def _header(settings: Settings, flags: int) -> bytes:
     header = abi.BundleHeader()
     header.magic = abi.BUNDLE_MAGIC
     header.version = abi.ABI_VERSION
-    header.flags = abi.BUNDLE_END_AUTO if end_auto else 0
+    header.flags = flags
     header.vm_count = len(settings.vms)
     header.vm_config_size = sizeof(abi.VmConfig)
     header.memory_limit = settings.memory_limit

@@ -76,7 +76,15 @@ def build(
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="VM configuration (TOML); docs/running.md tells what is in it.")] = running.DEMO,
+    config: Annotated[
+        Path | None, typer.Argument(help="VM configuration (TOML); docs/running.md tells what is in it. The demonstration otherwise.")
+    ] = None,
+    linux: Annotated[bool, typer.Option("--linux", help="Boot one Linux guest to a root shell, without a configuration.")] = False,
+    kernel: Annotated[Path | None, typer.Option("--kernel", help="--linux: another kernel than Debian's.")] = None,
+    initrd: Annotated[Path | None, typer.Option("--initrd", help="--linux: another initial file system than ours.")] = None,
+    append: Annotated[str, typer.Option("--append", help="--linux: words behind the kernel's usual command line.")] = "",
+    memory: Annotated[str, typer.Option("--memory", help="--linux: the guest's memory.")] = running.LINUX_MEMORY,
+    vcpus: Annotated[int, typer.Option("--vcpus", help="--linux: the guest's CPUs.")] = 1,
     emulator: EmulatorOption = "qemu",
     accel: Annotated[AccelName, typer.Option("--accel", help="kvm needs nested virtualization.")] = "tcg",
     release: ReleaseOption = False,
@@ -93,7 +101,16 @@ def run(
     """Boot a configuration and show its guests; without a terminal the exit code is the result."""
     stay = relay.terminal_keys() is not None if prompt is None else prompt
     machine = Machine(emulator, accel, icount=icount, iso=iso, gdb=gdb)
-    plan = running.plan(config, machine, release, stay, image)
+    files = {"kernel": kernel, "initrd": initrd}
+    named = {name: str(path) for name, path in files.items() if path is not None}
+    if linux:
+        if config is not None or image is not None:
+            raise KraitError("--linux boots one guest of its own: without FILE and --image", ExitCode.USAGE)
+        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, **named}, append, machine, release, stay)
+    elif named or append or memory != running.LINUX_MEMORY or vcpus != 1:
+        raise KraitError("--kernel, --initrd, --append, --memory and --vcpus describe the guest of --linux", ExitCode.USAGE)
+    else:
+        plan = running.plan(config or running.DEMO, machine, release, stay, image)
     if dry_run:
         print(running.dry_run(plan))
         return

@@ -1,10 +1,11 @@
 #!/bin/sh
-# First program of the Linux guest, from the initial file system that `krait build` makes.
+# What the Linux guest does before its shell; init runs it, from the initial file system that `krait build` makes.
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/
+hostname linux
 
 echo "krait-guest: user space reached"
 echo "krait-guest: $(uname -srm), $(sed -n 's/^MemTotal: *//p' /proc/meminfo), up $(cut -d' ' -f1 /proc/uptime) s"
@@ -19,6 +20,3 @@ case " $(cat /proc/cmdline) " in
     *" krait.end=poweroff "*) echo "krait-guest: powering off"; poweroff -f ;;
     *" krait.end=reboot "*) echo "krait-guest: rebooting"; reboot -f ;;
 esac
-setsid cttyhack sh || sh
-echo "krait-guest: shell ended; powering off"
-poweroff -f

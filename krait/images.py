@@ -70,6 +70,6 @@ def _too_small(vm: VmSettings, files: GuestFiles) -> str:
     return f"{vm.memory_line}: '{vm.name}' has {vm.memory >> 20}MiB; its kernel and file system need {-(-needed >> 20)}MiB to be loaded"
 
 
-def write_bundle(settings: Settings, path: Path, release: bool, end_auto: bool) -> Path:
+def write_bundle(settings: Settings, path: Path, release: bool, end_auto: bool, attach: bool = False) -> Path:
     """Write the bundle of `settings` to `path`, building the guests it needs."""
-    return paths.write_whole(path, bundle.encode(settings, guests(settings, release), end_auto))
+    return paths.write_whole(path, bundle.encode(settings, guests(settings, release), end_auto, attach))

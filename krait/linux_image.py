@@ -17,7 +17,8 @@ KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-cloud-amd64(?!-unsigned|-dbg)\b"
 KERNEL_CACHE = paths.CACHE / "linux"
 INITRAMFS = paths.OUT / "guest" / "initramfs.cpio"
 INIT = Path(__file__).resolve().parent / "guest_init.sh"
-DIRECTORIES = ("bin", "dev", "proc", "sys", "tmp")
+INITTAB = Path(__file__).resolve().parent / "guest_inittab"
+DIRECTORIES = ("bin", "dev", "etc", "proc", "sys", "tmp")
 CONSOLE_DEVICE = (5, 1)
 
 
@@ -93,6 +94,8 @@ def initramfs() -> Path:
         newc.Member("dev/console", mode=newc.S_IFCHR | 0o600, device=CONSOLE_DEVICE),
         newc.Member("bin/busybox", busybox.read_bytes(), program),
         newc.Member("bin/sh", b"busybox", newc.S_IFLNK | 0o777),
-        newc.Member("init", INIT.read_bytes(), program),
+        newc.Member("init", b"bin/busybox", newc.S_IFLNK | 0o777),
+        newc.Member("etc/inittab", INITTAB.read_bytes()),
+        newc.Member("etc/start", INIT.read_bytes(), program),
     ]
     return paths.write_whole(INITRAMFS, newc.write(members))

@@ -20,11 +20,19 @@ HISTORY_BYTES = 64 * 1024
 """What somebody who attaches gets to see of the past."""
 
 
+LEAVE_AND_INTERRUPT = b"\x1d\x03"
+"""Ctrl-] Ctrl-C: ends a machine whose guest gets Ctrl-C."""
+
+
 @contextlib.contextmanager
-def keys_one_by_one(terminal: int) -> Iterator[None]:
-    """Have each key of the terminal at once and without echo; Ctrl-C keeps its meaning."""
+def keys_one_by_one(terminal: int, interrupts: bool) -> Iterator[None]:
+    """Have each key of the terminal at once and without echo; Ctrl-C keeps its meaning, or is a key if `interrupts`."""
     saved = termios.tcgetattr(terminal)
     tty.setcbreak(terminal)
+    if interrupts:
+        mode = termios.tcgetattr(terminal)
+        mode[3] &= ~termios.ISIG
+        termios.tcsetattr(terminal, termios.TCSADRAIN, mode)
     try:
         yield
     finally:
@@ -80,15 +88,17 @@ class Hub:
 
 @dataclass
 class Relay:
-    """Moves bytes until the console ends or the time is over; `transcript` gets all output. Ctrl-C is not moved: it
-    interrupts us."""
+    """Moves bytes until the console ends or the time is over; `transcript` gets all output. Ctrl-C is not moved, it
+    interrupts us; unless `interrupts`, then only Ctrl-] Ctrl-C does."""
 
     console: socket.socket
     screen: Screen
     keys: int | None = None
     hub: Hub | None = None
+    interrupts: bool = False
     transcript: bytearray = field(default_factory=bytearray)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _last_key: bytes = b""
 
     def run(self, timeout: float | None) -> bool:
         """Relay; True at the end of the console (or of the keyboard), False when `timeout` seconds are over first."""
@@ -97,7 +107,7 @@ class Relay:
             self._watch(self.hub.listener, self._newcomer)
         with contextlib.ExitStack() as stack:
             if self.keys is not None:
-                stack.enter_context(keys_one_by_one(self.keys))
+                stack.enter_context(keys_one_by_one(self.keys, self.interrupts))
                 self._watch(self.keys, self._from_keys, ends=True)
             stack.callback(self._selector.close)
             return self._loop(None if timeout is None else time.monotonic() + timeout)
@@ -129,6 +139,9 @@ class Relay:
     def _from_keys(self) -> bool:
         assert self.keys is not None
         typed = os.read(self.keys, 1024)
+        if self.interrupts and LEAVE_AND_INTERRUPT in self._last_key + typed:
+            raise KeyboardInterrupt
+        self._last_key = typed[-1:]
         self._type(typed)
         return bool(typed)
 

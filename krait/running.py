@@ -18,6 +18,7 @@ from krait.outcome import ExitCode, KraitError
 from krait.screen import Screen
 
 DEMO = paths.CONFIGS / "demo.toml"
+LINUX_MEMORY = "256MiB"
 CLEAR_LINE, DETACH = "\x15", b"\x1d"
 """Keys of the operator's prompt: forget what is typed; back from a guest to the prompt."""
 
@@ -28,7 +29,7 @@ END_SECONDS = 10.0
 @dataclass(frozen=True)
 class Plan:
     """What to boot. `prompt`: stay at the operator's prompt instead of ending with the last guest. `image`: a hypervisor
-    that was built earlier, instead of one from these sources."""
+    that was built earlier, instead of one from these sources. `attach`: the first guest has the keys from its start."""
 
     config: Path
     settings: Settings
@@ -36,6 +37,7 @@ class Plan:
     release: bool
     prompt: bool
     image: Path | None = None
+    attach: bool = False
 
     @property
     def folder(self) -> Path:
@@ -50,13 +52,24 @@ class Plan:
 
 def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path | None = None) -> Plan:
     """Read and check everything that can be refused before anything is built."""
-    settings = config.load(path)
-    if image is not None and not image.is_file():
-        raise KraitError(f"{image}: no such image", ExitCode.USAGE)
-    wanted.check()
-    if settings.machine_memory is not None:
-        wanted = replace(wanted, memory_mib=settings.machine_memory >> 20)
-    return Plan(path, settings, wanted, release, prompt, image)
+    return checked(Plan(path, config.load(path), wanted, release, prompt, image))
+
+
+def plan_linux(table: dict[str, object], words: str, wanted: Machine, release: bool, typing: bool) -> Plan:
+    """One Linux guest, described by keys of a `[[vm]]` table, with `words` behind its command line. `typing`: it gets the
+    keys and its shell; else it powers off once it has booted."""
+    usual = config.SHELL_CMDLINE if typing else config.DEFAULT_LINUX_CMDLINE
+    settings = config.one_linux("--linux", {"cmdline": f"{usual} {words}".rstrip(), **table})
+    return checked(Plan(Path("linux"), settings, wanted, release, prompt=False, attach=typing))
+
+
+def checked(what: Plan) -> Plan:
+    """Refuse what cannot be booted; the machine gets the memory that the configuration names."""
+    if what.image is not None and not what.image.is_file():
+        raise KraitError(f"{what.image}: no such image", ExitCode.USAGE)
+    what.machine.check()
+    memory = what.settings.machine_memory
+    return what if memory is None else replace(what, machine=replace(what.machine, memory_mib=memory >> 20))
 
 
 def dry_run(what: Plan) -> str:
@@ -68,7 +81,7 @@ def dry_run(what: Plan) -> str:
 def prepare(what: Plan, folder: Path) -> Media:
     """Build the image, the guests and the bundle."""
     media = what.media(folder)
-    images.write_bundle(what.settings, media.bundle, what.release, not what.prompt)
+    images.write_bundle(what.settings, media.bundle, what.release, not what.prompt, what.attach)
     if what.image is None:
         images.hypervisor(what.release)
     return media
@@ -78,12 +91,12 @@ def run(what: Plan, timeout: float | None) -> ExitCode:
     """Boot, show, and answer with the exit code of the run."""
     signal.signal(signal.SIGTERM, _terminated)
     start = time.monotonic()
-    keys = relay.terminal_keys() if what.prompt else None
+    keys = relay.terminal_keys() if what.prompt or what.attach else None
     with paths.claimed(what.folder) as folder:
         media = prepare(what, folder)
         with Emulator(what.machine, media, folder) as emulator:
             progress.note(f"  {machine.typed(what.machine, emulator.command)}")
-            _introduce(media, emulator, keys is not None)
+            _introduce(media, emulator, keys is not None, what.attach)
             code = _stay(what, emulator, media, keys, timeout)
         progress.note(f"  {time.monotonic() - start:.1f} s in all; logs are in {paths.shown(folder)}")
     return code
@@ -93,11 +106,13 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _introduce(media: Media, emulator: Emulator, typing: bool) -> None:
+def _introduce(media: Media, emulator: Emulator, typing: bool, attached: bool) -> None:
     if emulator.gdb_path is not None:
         elf = paths.shown(media.kernel)
         print(f"The machine waits. In another terminal: gdb {elf} -ex 'target remote {emulator.gdb_path}'", file=sys.stderr)
-    if typing:
+    if typing and attached:
+        progress.note("  the keys are the guest's, Ctrl-C too; Ctrl-] gives them to the operator's prompt, Ctrl-] Ctrl-C ends the machine")
+    elif typing:
         progress.note("  Ctrl-C ends the machine at once, `poweroff` in order; `krait attach` joins from another terminal")
 
 
@@ -105,7 +120,7 @@ def _stay(what: Plan, emulator: Emulator, media: Media, keys: int | None, timeou
     names = [vm.name for vm in what.settings.vms] if sys.stdout.isatty() else []
     hub = relay.Hub(paths.runtime_dir() / f"{os.getpid()}.sock")
     try:
-        loop = relay.Relay(emulator.console, Screen(sys.stdout.buffer, names), keys, hub)
+        loop = relay.Relay(emulator.console, Screen(sys.stdout.buffer, names), keys, hub, what.attach)
         ended = loop.run(timeout)
     finally:
         hub.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from krait import linux_image
+from krait.config import SHELL_CMDLINE
 from krait.machine import Machine
 from krait.result import Status
 from qemu_tests.conftest import Boot
@@ -17,9 +18,6 @@ BOOT_SECONDS = 300.0
 BOCHS_STARTS = 946_681_200
 """Unix time at which krait/bochsrc lets Bochs begin."""
 
-# Three initcalls that take most of a boot and nothing here needs (docs/linux-guests.md).
-FAST = "cryptomgr.notests initcall_blacklist=load_system_certificate_list,trace_eval_init,init_kprobe_trace"
-
 BENIGN = (  # docs/linux-guests.md has the reasons
     r"smpboot: weird, boot CPU \(#0\) not listed by the BIOS",
     r"Speculative Return Stack Overflow: .*",
@@ -30,7 +28,7 @@ BENIGN = (  # docs/linux-guests.md has the reasons
 
 def linux(*words: str, name: str = "tux", memory: str = "128MiB", weight: int = 100) -> VmTable:
     """A Linux guest with `words` on its command line behind the usual ones."""
-    cmdline = " ".join(("console=ttyS0 quiet panic=-1", FAST, *words))
+    cmdline = " ".join((SHELL_CMDLINE, *words))
     return {"name": name, "kind": "linux", "memory": memory, "weight": weight, "cmdline": cmdline}
 
 
@@ -76,19 +74,6 @@ def test_nothing_to_complain_about(machine: Machine, boot: Boot) -> None:
     lines = [line.rstrip() for line in re.findall(r"\[tux\] <[0-4]>\[ *\d+\.\d+\] (.*)", said)]
     assert "Linux version" in said
     assert [line for line in lines if not any(re.fullmatch(known, line) for known in BENIGN)] == []
-
-
-@svm_only
-def test_typing_works(machine: Machine, boot: Boot) -> None:
-    """A shell answers what the operator types while attached; a long line needs more than the UART's FIFO."""
-    console = boot(machine, vms=[linux()])
-    expect_user_space(console)
-    console.expect_line("tux", r".*job control|.*/ #|", BOOT_SECONDS)
-    console.send_line("attach tux")
-    console.send_line("echo answer $((6 * 7)) " + "x" * 60)
-    console.expect(r"answer 42 x{60}")
-    console.send_line("poweroff -f")
-    console.wait_end()
 
 
 @svm_only

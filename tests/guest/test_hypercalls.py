@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypervisor import guest_console, reboot, timers
+from hypervisor import board, guest_console, reboot, timers
 from hypervisor.abi import (
     ABI_VERSION, EVENT_CONSOLE, EVENT_TIMER, EVENT_WAKE, HYPERCALL_BASE, Error, Hypercall, PageState)  # fmt: skip
 from hypervisor.addresses import PAGE_SIZE, Gfn, Gpa, Hva
@@ -115,6 +115,7 @@ def test_console_write_in_pieces(guest: Guest) -> None:
 def test_console_read(guest: Guest) -> None:
     for byte in b"list":
         assert guest_console.type_byte(guest.vm, byte)
+    board.typed(guest.vm)
     assert guest.vcpu.pending_events == EVENT_CONSOLE
     assert guest.result(Hypercall.CONSOLE_READ, 0x1FFE, 3) == 3
     assert guest.read(0x1FFE, 4) == b"lis\0"

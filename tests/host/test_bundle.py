@@ -24,7 +24,7 @@ def test_the_tables_say_what_the_settings_say(tmp_path: Path) -> None:
     initrd.write_bytes(b"initrd")
     vms = (VmSettings("ada", "pv", 16 << 20, 300, cmdline="workload=spin"), VmSettings("tux", "linux", 128 << 20))
     files = {"ada": GuestFiles(kernel), "tux": GuestFiles(kernel, initrd)}
-    archive = bundle.encode(Settings(vms, memory_limit=64 << 20), files, end_auto=True)
+    archive = bundle.encode(Settings(vms, memory_limit=64 << 20), files, end_auto=True, attach=True)
 
     table, *rest = newc.read(archive)
     assert table.name == abi.BUNDLE_CONFIG_MEMBER
@@ -32,7 +32,8 @@ def test_the_tables_say_what_the_settings_say(tmp_path: Path) -> None:
     map_memory(BASE, bytearray(table.data))
     try:
         header = at(abi.BundleHeader, BASE)
-        assert (header.magic, header.version, header.flags) == (abi.BUNDLE_MAGIC, abi.ABI_VERSION, abi.BUNDLE_END_AUTO)
+        assert (header.magic, header.version) == (abi.BUNDLE_MAGIC, abi.ABI_VERSION)
+        assert header.flags == abi.BUNDLE_END_AUTO | abi.BUNDLE_ATTACH
         assert (header.vm_count, header.vm_config_size, header.memory_limit) == (2, sizeof(abi.VmConfig), 64 << 20)
         assert len(table.data) == sizeof(abi.BundleHeader) + 2 * sizeof(abi.VmConfig)
         ada, tux = (at(abi.VmConfig, BASE + sizeof(abi.BundleHeader) + index * sizeof(abi.VmConfig)) for index in range(2))

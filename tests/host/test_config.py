@@ -100,6 +100,19 @@ def test_lines_are_right_behind_values_of_several_lines() -> None:
     assert problems(text)[-1].startswith("10: 'weight' is 0")
 
 
+def test_one_linux_guest_by_flags(tmp_path: Path) -> None:
+    settings = config.one_linux("--linux", {"memory": "2GiB", "cmdline": "quiet"})
+    (vm,) = settings.vms
+    assert (vm.name, vm.kind, vm.memory, vm.cmdline, vm.kernel) == ("linux", "linux", 2 << 30, "quiet", None)
+    assert settings.machine_memory == (2 << 30) + config.HOST_MEMORY
+    with pytest.raises(config.ConfigError) as caught:
+        config.one_linux("--linux", {"memory": "2GB", "kernel": str(tmp_path / "none")})
+    assert str(caught.value).splitlines() == [
+        "--linux: 'memory' must be a size such as \"16MiB\" (KiB, MiB or GiB)",
+        f"--linux: 'kernel': there is no file {tmp_path}/none",
+    ]
+
+
 def test_more_vms_than_there_is_room_for_are_refused() -> None:
     text = "".join(f'[[vm]]\nname = "a{index}"\nkind = "pv"\n' for index in range(65))
     assert problems(text) == ["193: at most 64 VMs are possible"]

@@ -14,8 +14,8 @@ def test_the_initial_file_system_is_the_same_each_time() -> None:
     first = linux_image.initramfs().read_bytes()
     assert linux_image.initramfs().read_bytes() == first
     members = {member.name: member for member in newc.read(first)}
-    assert members["init"].data == linux_image.INIT.read_bytes()
-    assert members["init"].mode & 0o111 and members["bin/busybox"].mode & 0o111
+    assert members["etc/start"].data == linux_image.INIT.read_bytes()
+    assert members["etc/start"].mode & 0o111 and members["bin/busybox"].mode & 0o111
 
 
 def test_it_reaches_user_space_on_the_bare_machine() -> None:

@@ -250,6 +250,23 @@ def test_typed_bytes_arrive_in_order_however_many(stock: Stock, data: bytes) -> 
     assert not stock.vcpu.regs.rax & 1
 
 
+def blocked(stock: Stock) -> bool:
+    return stock.vcpu.state == VcpuState.BLOCKED
+
+
+def test_a_key_wakes_a_halted_vcpu_by_its_interrupt_alone(stock: Stock) -> None:
+    """A key typed while the receiver's interrupt is off waits in the FIFO; HLT goes on."""
+    start_pic(stock)
+    stock.vcpu.state = VcpuState.BLOCKED
+    assert guest_console.type_byte(stock.vm, 0x41)
+    board.typed(stock.vm)
+    assert blocked(stock) and stock.vcpu.pending_events == 0
+    for port, value in ((UART + 4, 0x08), (UART + 1, 0x01)):
+        access(stock, port, value=value)
+    board.typed(stock.vm)
+    assert not blocked(stock) and board.acknowledge(stock.vcpu) == 0x34
+
+
 def real_mode(stock: Stock, code: bytes, rip: int = 0x500) -> None:
     """16-bit code at CS base 0; DS base 20000, ES base 30000."""
     state = GuestState()
