@@ -17,6 +17,7 @@ CPUID_KRAIT_FEATURES: Final = 0x40004B01  # EAX: ABI_VERSION, EBX: FEATURE_* bit
 FEATURE_CONSOLE: Final = 1
 FEATURE_EVENTS: Final = 2
 FEATURE_MEMORY: Final = 4  # mem_release, mem_populate, page_state, pressure event
+FEATURE_DEVICES: Final = 8  # this VM has a PCI bus with virtio devices, and EVENT_DEVICE
 
 HYPERCALL_BASE: Final = 0x4B000000
 
@@ -67,6 +68,7 @@ EVENT_TIMER: Final = 1
 EVENT_CONSOLE: Final = 2
 EVENT_WAKE: Final = 4
 EVENT_MEMORY_PRESSURE: Final = 8
+EVENT_DEVICE: Final = 16  # a virtio device has pulled its interrupt line
 
 CONSOLE_CALL_BYTES: Final = 4096  # CONSOLE_WRITE, CONSOLE_READ
 CRASH_TEXT_BYTES: Final = 256

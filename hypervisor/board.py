@@ -140,6 +140,20 @@ def interrupt_pending(vcpu: Vcpu) -> bool:
     return p is not None and platform.interrupt_pending(p)
 
 
+def set_line(vm: Vm, irq: u32, level: bool) -> None:
+    """A device beside the platform pulls an interrupt line, or lets go of it; wakes the vCPU that is interrupted by it now."""
+    p = vm.platform
+    first = vm.vcpus[0]
+    if p is None or first is None:
+        return
+    platform.set_line(p, irq, level)
+    if level and platform.interrupt_pending(p):
+        if first.state == VcpuState.BLOCKED:
+            wake(first)
+        if first.on_cpu:
+            owe(WORK_INJECT)
+
+
 def acknowledge(vcpu: Vcpu) -> u32:
     """The vector of the interrupt that the vCPU takes; interrupt_pending was true."""
     vm = vcpu.vm

@@ -1,5 +1,6 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
-from hypervisor import boot_info, boot_options, bundle, clock, disk_config, operator, phase, run_loop, timers, vm, vm_config
+from hypervisor import (boot_info, boot_options, bundle, clock, disk_config, entropy, operator, phase, run_loop, timers, vm,
+                        vm_config)
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
 from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
@@ -151,6 +152,7 @@ def find_disks() -> None:
 
 def start_guests() -> None:
     """The VMs of the bundle; then the operator's prompt, unless the machine is to end with them."""
+    entropy.init()
     if DEBUG:
         guest_memory.start_random_waits(boot_options.number("pin-seed", 0))  # every handler is run again now and then
     phase.require(vm_config.load() == Status.OK, "guests", "none can be started")

@@ -12,6 +12,7 @@ from hypervisor.arch_x86.state import Registers
 from hypervisor.arch_x86.vm_exit import EXIT_CAUSES, VmExit
 from hypervisor.devices.platform import Platform
 from hypervisor.lang import i64, struct, u8, u32, u64
+from hypervisor.virtio.state import Devices
 
 MAX_CPUS: Final = 8
 MAX_VMS: Final = 64
@@ -217,6 +218,7 @@ class Vm:
     past_exits: Annotated[list[u64], EXIT_CAUSES]
     console: ConsoleBuffer
     platform: Platform | None
+    devices: Devices | None  # its PCI bus
     config_index: u32  # which configuration of the bundle it was made from: it boots from that again
     reboots: u32  # so far
     reboots_most: u32  # abi.VmConfig.reboots

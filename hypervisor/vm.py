@@ -13,6 +13,8 @@ from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, 
 from hypervisor.paging import page_state, pressure
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
+from hypervisor.virtio import devices
+from hypervisor.virtio.state import DeviceKind
 
 VM_PAGES: Final = (sizeof(Vm) + PAGE_SIZE - 1) // PAGE_SIZE
 
@@ -82,8 +84,21 @@ def create_parts(vm: Vm) -> Status:
     status = create_vcpus(vm)
     if status == Status.OK and vm.kind != VM_KIND_PV:
         status = board.create(vm)
+        if status == Status.OK:
+            status = create_bus(vm)
         if status != Status.OK:
+            board.destroy(vm)
             destroy_vcpus(vm)
+    return status
+
+
+def create_bus(vm: Vm) -> Status:
+    """The PCI bus and its devices, all or nothing."""
+    status = devices.create(vm)
+    if status == Status.OK:
+        status = devices.add(vm, DeviceKind.ENTROPY, 0, 1)
+    if status != Status.OK:
+        devices.destroy(vm)
     return status
 
 
@@ -146,6 +161,7 @@ def reap_some() -> bool:
     if vm.state == VmState.REBOOTING:
         if nested.empty_some(vm) and virtual_disk.quiet(vm):
             destroy_vcpus(vm)
+            devices.destroy(vm)
             board.destroy(vm)
             page_state.forget_all(vm)
             vm.state = VmState.PAUSED
@@ -156,6 +172,7 @@ def reap_some() -> bool:
         return False
     virtual_disk.destroy(vm)
     destroy_vcpus(vm)
+    devices.destroy(vm)
     board.destroy(vm)
     pressure.frames_returned()
     table.alive -= 1

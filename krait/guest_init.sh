@@ -7,6 +7,10 @@
 export PATH=/bin HOME=/
 hostname linux
 
+if grep -q 0x1af4 /sys/bus/pci/devices/*/vendor 2>/dev/null; then
+    for module in /lib/modules/*.ko; do insmod "$module"; done
+fi
+
 echo "krait-guest: user space reached"
 echo "krait-guest: $(uname -srm), $(sed -n 's/^MemTotal: *//p' /proc/meminfo), up $(cut -d' ' -f1 /proc/uptime) s"
 

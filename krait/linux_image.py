@@ -4,6 +4,7 @@ The package is downloaded and unpacked, never installed, and kept in `.cache/`.
 """
 
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -18,7 +19,9 @@ KERNEL_CACHE = paths.CACHE / "linux"
 INITRAMFS = paths.OUT / "guest" / "initramfs.cpio"
 INIT = Path(__file__).resolve().parent / "guest_init.sh"
 INITTAB = Path(__file__).resolve().parent / "guest_inittab"
-DIRECTORIES = ("bin", "dev", "etc", "proc", "sys", "tmp")
+DIRECTORIES = ("bin", "dev", "etc", "lib", "lib/modules", "proc", "sys", "tmp")
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "virtio-rng")
+"""Drivers of Krait's devices that Debian's cloud kernel has as modules, in the order in which they are loaded."""
 CONSOLE_DEVICE = (5, 1)
 
 
@@ -32,7 +35,7 @@ def kernel() -> Path:
     """The path of a vmlinuz; downloads Debian's package the first time."""
     with paths.lock("linux-kernel"):
         found = cached_kernel()
-        if found is not None:
+        if found is not None and modules_of(found).is_dir():
             return found
         with progress.stage("Linux kernel of Debian (downloaded once)"):
             return _fetch_kernel()
@@ -47,7 +50,20 @@ def _fetch_kernel() -> Path:
         package = next(folder.glob("*.deb"))
         _run([dpkg_deb, "--extract", str(package), "tree"], folder)
         image = next((folder / "tree" / "boot").glob("vmlinuz-*"))
-        return image.rename(KERNEL_CACHE / image.name)
+        modules = folder / "modules"
+        modules.mkdir()
+        for name in MODULES:
+            next((folder / "tree" / "lib").rglob(f"{name}.ko")).rename(modules / f"{name}.ko")
+        found = KERNEL_CACHE / image.name
+        if modules_of(found).is_dir():
+            shutil.rmtree(modules_of(found))
+        modules.rename(modules_of(found))
+        return image.rename(found)
+
+
+def modules_of(kernel: Path) -> Path:
+    """The folder of a kernel's drivers, beside it."""
+    return kernel.with_name(kernel.name.replace("vmlinuz-", "modules-", 1))
 
 
 def _kernel_package() -> str:
@@ -57,7 +73,7 @@ def _kernel_package() -> str:
     if found is None:
         raise KraitError(
             f"apt knows no {META_PACKAGE} (Ubuntu has none). Run apt-get update as root, or put a kernel with virtio and "
-            f"a 16550 console at {paths.shown(KERNEL_CACHE)}/vmlinuz-VERSION",
+            f"a 16550 console at {paths.shown(KERNEL_CACHE)}/vmlinuz-VERSION, its modules at modules-VERSION/",
             ExitCode.MISSING,
         )
     return found[0]
@@ -98,4 +114,8 @@ def initramfs() -> Path:
         newc.Member("etc/inittab", INITTAB.read_bytes()),
         newc.Member("etc/start", INIT.read_bytes(), program),
     ]
+    for number, name in enumerate(MODULES):
+        module = modules_of(kernel()) / f"{name}.ko"
+        if module.is_file():  # a kernel of one's own may have it built in
+            members.append(newc.Member(f"lib/modules/{number}-{name}.ko", module.read_bytes(), newc.S_IFREG | 0o644))
     return paths.write_whole(INITRAMFS, newc.write(members))

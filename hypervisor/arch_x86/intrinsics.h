@@ -8,7 +8,7 @@
 #define PORT(s, type) \
     FN type X(in##s)(u16 port) { type v; asm volatile("in" #s " %1, %0" : "=a"(v) : "Nd"(port)); return v; } \
     FN void X(out##s)(u16 port, type v) { asm volatile("out" #s " %0, %1" : : "a"(v), "Nd"(port) : "memory"); }
-PORT(b, u8) PORT(w, u16)
+PORT(b, u8) PORT(w, u16) PORT(l, u32)
 
 /* registers: value in EDX:EAX, number in ECX */
 #define NUMBERED(get, set, index) \
@@ -26,6 +26,7 @@ FN void X(cpuid)(u32 leaf, u32 subleaf, u64 registers) {
 }
 FN u32 X(rdpkru)(void) { u32 a; asm volatile("rdpkru" : "=a"(a) : "c"(0) : "edx"); return a; }
 FN void X(wrpkru)(u32 v) { asm volatile("wrpkru" : : "a"(v), "c"(0), "d"(0) : "memory"); }
+FN _Bool X(rdrand)(u64 place) { _Bool good; asm volatile("rdrand %0" : "=r"(*(u64 *)place), "=@ccc"(good)); return good; }
 FN u64 X(rdtsc)(void) { u32 a, d; asm volatile("rdtsc" : "=a"(a), "=d"(d)); return (u64)d << 32 | a; }
 
 /* one instruction with the memory operand at an address */

@@ -30,6 +30,16 @@ def outw(port: u16, value: u16) -> None:
     machine.port_out(port, 2, value)
 
 
+def inl(port: u16) -> u32:
+    """Read 32 bits from an I/O port."""
+    return machine.port_in(port, 4)
+
+
+def outl(port: u16, value: u32) -> None:
+    """Write 32 bits to an I/O port."""
+    machine.port_out(port, 4, value)
+
+
 # Model-specific, control and debug registers
 
 def rdmsr(msr: u32) -> u64:
@@ -217,6 +227,12 @@ def halt_forever() -> None:
 def rdtsc() -> u64:
     """Time-stamp counter."""
     return machine.rdtsc()
+
+
+def rdrand(place: u64) -> bool:
+    """Store a random number of 64 bits at `place`; False: the CPU had none, try again."""
+    store_u64(place, 0)
+    return False
 
 
 def invlpg(page: u64) -> None:

@@ -12,20 +12,18 @@ outside (a byte for the console, power off, reset) is left in `effects` for hype
 | 80, F4 | debug_ports | |
 | 3F8-3FF | uart16550 | 4 |
 | 600-605, 608-60B | acpi_pm, pm_timer | 9 (never raised) |
-| CF8-CFF | pci_host | |
 | CF9 (one byte) | reset control: bit 2 resets | |
 
-Any other port reads all ones and drops writes; both are counted. Wide accesses to byte-wide devices are split, as the
+The PCI bus stands beside the platform (virtio/ports.py), and pulls interrupts 10 and 11. Any other port reads all ones and drops writes; both are counted. Wide accesses to byte-wide devices are split, as the
 ISA bus does it.
 """
 from enum import IntEnum
 from typing import Final
 
-from hypervisor.devices import acpi_pm, debug_ports, i8042, pci_host, pic8259, pit8254, pm_timer, rtc_mc146818, uart16550
+from hypervisor.devices import acpi_pm, debug_ports, i8042, pic8259, pit8254, pm_timer, rtc_mc146818, uart16550
 from hypervisor.devices.acpi_pm import AcpiPm
 from hypervisor.devices.debug_ports import DebugPorts
 from hypervisor.devices.i8042 import I8042
-from hypervisor.devices.pci_host import PciHost
 from hypervisor.devices.pic8259 import Pic
 from hypervisor.devices.pit8254 import Pit
 from hypervisor.devices.rate import NEVER
@@ -33,13 +31,14 @@ from hypervisor.devices.rtc_mc146818 import Rtc
 from hypervisor.devices.uart16550 import Uart
 from hypervisor.lang import clear, struct, u32, u64, u8
 
-VERSION: Final = 1
+VERSION: Final = 2
 IRQ_TIMER: Final = 0
 IRQ_KEYBOARD: Final = 1
 IRQ_UART: Final = 4
 IRQ_RTC: Final = 8
 IRQ_ACPI: Final = 9
 IRQ_AUX: Final = 12
+PCI_LINES: Final = 1 << 10 | 1 << 11
 PM_BASE: Final = 0x600
 RESET_CONTROL_RESET: Final = 0x04
 ALL_ONES: Final = 0xFFFF_FFFF
@@ -67,7 +66,7 @@ class Device(IntEnum):
     ELCR = 8
     PM = 9
     PM_TIMER = 10
-    PCI = 11
+    RESET_CONTROL = 11
 
 
 @struct
@@ -88,23 +87,21 @@ class Platform:
     rtc: Rtc
     keyboard: I8042
     pm: AcpiPm
-    pci: PciHost
     debug: DebugPorts
 
 
 def reset(p: Platform, unix_seconds: u64, now: u64) -> None:
-    """Power-on of all devices, after what firmware does (ACPI's interrupt is level-triggered)."""
+    """Power-on of all devices, after what firmware does (ACPI's interrupt and those of PCI are level-triggered)."""
     clear(p)
     p.version = VERSION
     p.boot_seconds = unix_seconds
     pic8259.reset(p.pic)
-    pic8259.write_level(p.pic, 1, 1 << (IRQ_ACPI - 8))
+    pic8259.write_level(p.pic, 1, 1 << (IRQ_ACPI - 8) | PCI_LINES >> 8)
     pit8254.reset(p.pit, now)
     uart16550.reset(p.uart)
     rtc_mc146818.reset(p.rtc, unix_seconds, now)
     i8042.reset(p.keyboard)
     acpi_pm.reset(p.pm)
-    pci_host.reset(p.pci)
     debug_ports.reset(p.debug)
 
 
@@ -131,8 +128,8 @@ def device_at(port: u32) -> Device:
             return Device.PM
         case 0x608 | 0x609 | 0x60A | 0x60B:
             return Device.PM_TIMER
-        case 0xCF8 | 0xCF9 | 0xCFA | 0xCFB | 0xCFC | 0xCFD | 0xCFE | 0xCFF:
-            return Device.PCI
+        case 0xCF9:
+            return Device.RESET_CONTROL
         case _:
             return Device.NONE
 
@@ -174,8 +171,6 @@ def read(p: Platform, port: u32, size: u32, now: u64) -> u32:
         return acpi_pm.read(p.pm, u32(port - PM_BASE), size)
     if device == Device.PM_TIMER:
         return u32(pm_timer.read(now) >> (8 * (port & 3)) & (0xFFFF_FFFF >> (32 - 8 * size & 31)))
-    if device == Device.PCI:
-        return read_pci(p, port, size)
     if size == 1:
         return read_byte(p, device, port, now)
     if device == Device.NONE:
@@ -186,15 +181,6 @@ def read(p: Platform, port: u32, size: u32, now: u64) -> u32:
         here: u32 = u32(port + index & 0xFFFF)
         value = u32(value | read_byte(p, device_at(here), here, now) << (8 * index & 31))
     return value
-
-
-def read_pci(p: Platform, port: u32, size: u32) -> u32:
-    """CF8-CFF."""
-    if port >= 0xCFC:
-        return pci_host.read_data(p.pci, u32(port & 3), size)
-    if port == 0xCF8 and size == 4:
-        return p.pci.address
-    return 0 if port == 0xCF9 and size == 1 else u32(0xFFFF_FFFF >> (32 - 8 * size & 31))
 
 
 def read_byte(p: Platform, device: Device, port: u32, now: u64) -> u8:
@@ -223,6 +209,8 @@ def read_byte(p: Platform, device: Device, port: u32, now: u64) -> u8:
             update_keyboard(p)
         case Device.DEBUG:
             value = p.debug.post_code if port == 0x80 else 0
+        case Device.RESET_CONTROL:
+            value = 0
         case Device.ELCR:
             value = pic8259.read_level(p.pic, port & 1)
         case _:
@@ -236,8 +224,6 @@ def write(p: Platform, port: u32, size: u32, value: u32, now: u64) -> None:
     if device == Device.PM:
         if acpi_pm.write(p.pm, u32(port - PM_BASE), size, value):
             p.effects = p.effects | EFFECT_POWER_OFF
-    elif device == Device.PCI:
-        write_pci(p, port, size, value)
     elif device == Device.PM_TIMER:
         pass
     elif size == 1:
@@ -248,14 +234,6 @@ def write(p: Platform, port: u32, size: u32, value: u32, now: u64) -> None:
         for index in range(size):
             here: u32 = u32(port + index & 0xFFFF)
             write_byte(p, device_at(here), here, u8(value >> (8 * index & 31)), now)
-
-
-def write_pci(p: Platform, port: u32, size: u32, value: u32) -> None:
-    """CF8-CFF."""
-    if port == 0xCF8 and size == 4:
-        pci_host.write_address(p.pci, value)
-    elif port == 0xCF9 and size == 1 and value & RESET_CONTROL_RESET:
-        p.effects = p.effects | EFFECT_RESET
 
 
 def write_byte(p: Platform, device: Device, port: u32, value: u8, now: u64) -> None:
@@ -290,6 +268,9 @@ def write_byte(p: Platform, device: Device, port: u32, value: u8, now: u64) -> N
             write_debug(p, port, value)
         case Device.ELCR:
             pic8259.write_level(p.pic, port & 1, value)
+        case Device.RESET_CONTROL:
+            if value & RESET_CONTROL_RESET:
+                p.effects = p.effects | EFFECT_RESET
         case _:
             unknown(p, port, True)
 
@@ -317,6 +298,11 @@ def receive(p: Platform, value: u8) -> None:
     """A byte typed by the operator arrives at the UART; see uart16550.room."""
     uart16550.receive(p.uart, value)
     update_uart(p)
+
+
+def set_line(p: Platform, irq: u32, level: bool) -> None:
+    """The interrupt line of devices beside the platform changes."""
+    pic8259.set_line(p.pic, irq, level)
 
 
 def advance_timer(p: Platform, now: u64) -> None:

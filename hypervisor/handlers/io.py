@@ -1,4 +1,4 @@
-"""IN and OUT: to the devices of the VM (devices/platform.py has the port table).
+"""IN and OUT: to the PCI bus of the VM (virtio/ports.py), or its other devices (devices/platform.py has the port table).
 
 A VM without devices (PV) has port 80 only: it keeps the POST code. Its other ports read all ones, drop writes and are counted.
 """
@@ -12,6 +12,9 @@ from hypervisor.handlers import string_io
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import u32, u64
 from hypervisor.model import Vcpu, Vm
+from hypervisor.status import Status
+from hypervisor.virtio import ports
+from hypervisor.virtio.state import Devices
 
 POST_PORT: Final = 0x80
 ALL_ONES: Final = 0xFFFF_FFFF
@@ -23,6 +26,9 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
         return string_io.handle(vcpu, exit)
     vm = vcpu.vm
     assert vm is not None
+    bus = vm.devices
+    if bus is not None and exit.port >= ports.CONFIG_ADDRESS and ports.is_mine(bus, exit.port, exit.size):
+        return of_bus(vcpu, vm, bus, exit)
     p = vm.platform
     if p is None:
         without_devices(vcpu, vm, exit)
@@ -35,6 +41,15 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     if p.effects != 0:
         return board.carry_out(vcpu, vm, p)
     return Outcome.SKIP
+
+
+def of_bus(vcpu: Vcpu, vm: Vm, bus: Devices, exit: VmExit) -> Outcome:
+    """PCI configuration, and what is behind a virtio function's I/O ports."""
+    if exit.is_in:
+        put_result(vcpu.regs, exit.size, ports.read(vm, bus, exit.port, exit.size))
+        return Outcome.SKIP
+    status = ports.write(vm, vcpu, bus, exit.port, exit.size, u32(vcpu.regs.rax & mask_of(exit.size)))
+    return Outcome.WAIT if status == Status.WAIT else Outcome.SKIP
 
 
 def mask_of(size: u32) -> u32:

@@ -115,17 +115,6 @@ def test_typed_bytes_interrupt() -> None:
     assert platform.read(p, 0x3F8, 1, 0) == 0x41
 
 
-def test_linux_finds_the_host_bridge() -> None:
-    p = fresh()
-    platform.write(p, 0xCF8, 4, 0x80000000, 0)
-    assert platform.read(p, 0xCF8, 4, 0) == 0x80000000
-    assert platform.read(p, 0xCFC, 4, 0) == 0x00081B36
-    platform.write(p, 0xCF8, 4, 0x80000008, 0)
-    assert platform.read(p, 0xCFE, 2, 0) == 0x0600
-    platform.write(p, 0xCF8, 4, 0x80000800, 0)
-    assert platform.read(p, 0xCFC, 4, 0) == 0xFFFFFFFF
-
-
 def test_the_keyboard_controller_passes_linux_probe() -> None:
     """i8042_controller_check, _selftest and _init of drivers/input/serio/i8042.c."""
     p = fresh()
