@@ -120,6 +120,15 @@ def usable_end() -> u64:
     return end
 
 
+def has_usable(place: u64, size: u64) -> bool:
+    """Is there usable memory in [place, place + size)?"""
+    for i in range(info.range_count):
+        entry = info.ranges[i]
+        if entry.usable and entry.base < place + size and place < entry.base + entry.size:
+            return True
+    return False
+
+
 def _read_pvh(start: HvmStartInfo) -> Status:
     if start.version == 0 or start.memmap_paddr == 0:
         return Status.UNSUPPORTED  # no memory map

@@ -10,6 +10,7 @@ from hypervisor.boot_info import info
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
 from hypervisor.cpu import cpus, online
+from hypervisor.drivers import discover
 from hypervisor.lang import address, char_at, text_at, u32, u64
 from hypervisor.memory import frames, guest_memory
 from hypervisor.sched import policy
@@ -144,10 +145,11 @@ def find_virtualization() -> None:
 
 def find_disks() -> None:
     """The machine's disks; a line for each."""
+    discover.find_all()
     disk_config.load_ram_disks()
     for i in range(disks.host_count):
         host = disks.host[i]
-        phase.found(f"disk {host_disk.name(host)}", f"{host.sectors >> 11} MiB")
+        phase.found(f"disk {host_disk.name(host)}", f"{host.sectors >> 11} MiB, serial \"{text_at(address(host.serial))}\"")
 
 
 def start_guests() -> None:

@@ -1,6 +1,6 @@
 """Disks: of the machine (`[[disk]]`) and of its VMs (`[[vm.disk]]`), and the bundle's member that tells the hypervisor of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,3 +34,18 @@ class VmDisk:
     overlay: int = 0
     requests_a_second: int = 0
     bytes_a_second: int = 0
+
+
+def with_files(disks: tuple[HostDisk, ...], folder: Path) -> tuple[HostDisk, ...]:
+    """The same, each that the emulator attaches with its image file: made sparse where there is none, in `folder` where the
+    configuration names none."""
+    made: list[HostDisk] = []
+    for disk in disks:
+        if disk.bus != "memory":
+            image = disk.image or folder / f"{disk.name}.img"
+            if disk.size and (disk.image is None or not image.is_file()):
+                with image.open("wb") as file:
+                    file.truncate(disk.size)
+            disk = replace(disk, image=image)
+        made.append(disk)
+    return tuple(made)

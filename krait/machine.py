@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from krait import tools
+from krait.disks import HostDisk
 from krait.outcome import ExitCode, KraitError
 
 EmulatorName = Literal["qemu", "bochs"]
@@ -50,10 +51,17 @@ class Machine:
     gdb: bool = False
     amd: bool = False
     """Bochs with SVM in place of VT-x, to check the one emulator by the other."""
+    disks: tuple[HostDisk, ...] = ()
+    """What the emulator attaches; those in the hypervisor's memory are left out."""
+    fault_rules: Path | None = None
+    """QEMU's blkdebug configuration, for every disk: errors where it says."""
 
     def check(self) -> None:
         """Refuse (KraitError USAGE) what the emulator cannot do."""
         if self.emulator == "bochs":
+            for disk in self.disks:
+                if disk.bus not in ("memory", "ata"):
+                    raise KraitError(f"disk '{disk.name}': Bochs has \"ata\" disks only", ExitCode.USAGE)
             for wanted, option in ((self.accel == "kvm", "--accel kvm"), (self.gdb, "--gdb"), (self.icount, "--icount")):
                 if wanted:
                     raise KraitError(f"{option} works with --emulator qemu only", ExitCode.USAGE)
@@ -130,7 +138,33 @@ def _qemu(machine: Machine, media: Media, links: Links) -> list[str]:
         command += ["-drive", f"file={_qemu_quoted(str(media.iso))},media=cdrom,format=raw", "-boot", "d"]
     else:
         command += ["-kernel", str(media.kernel), "-initrd", _qemu_quoted(str(media.bundle))]
+    for place, disk in enumerate(attached(machine)):
+        command += _qemu_disk(machine, disk, place)
     return command
+
+
+def attached(machine: Machine) -> list[HostDisk]:
+    """The disks that the emulator has."""
+    return [disk for disk in machine.disks if disk.bus != "memory"]
+
+
+QEMU_DISKS = {
+    "virtio": "virtio-blk-pci,disable-legacy=on,drive={id},serial={name}",
+    "nvme": "nvme,drive={id},serial={name}",
+    "ata": "ide-hd,drive={id},serial={name}",
+}
+"""Devices of QEMU by bus. IDE has four places; with --iso the CD takes the third."""
+
+
+def _qemu_disk(machine: Machine, disk: HostDisk, place: int) -> list[str]:
+    """One disk: the file, and the device in front of it."""
+    file = _qemu_quoted(str(disk.image))
+    drive = f"if=none,id=disk{place},format=raw,discard=unmap,cache=writeback,"
+    if machine.fault_rules is not None:
+        drive += f"file.driver=blkdebug,file.config={_qemu_quoted(str(machine.fault_rules))},file.image.filename={file}"
+    else:
+        drive += f"file={file}"
+    return ["-drive", drive, "-device", QEMU_DISKS[disk.bus].format(id=f"disk{place}", name=disk.name)]
 
 
 def _qemu_quoted(value: str) -> str:
@@ -148,4 +182,6 @@ def _bochs(machine: Machine, media: Media, links: Links) -> list[str]:
         f"com1: enabled=1, {serial}",
         f"log: {links.log}",
     ]
+    for disk, place in zip(attached(machine), ("ata1-master", "ata1-slave", "ata0-slave")):
+        lines.append(f'{place}: type=disk, mode=flat, path="{disk.image}", model="{disk.name}"')
     return [tools.require("bochs"), "-q", "-unlock", "-f", str(BOCHSRC), "-rc", str(BOCHS_RC), *lines]

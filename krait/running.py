@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from krait import config, images, machine, paths, progress, relay, result, where
+from krait import config, disks, images, machine, paths, progress, relay, result, where
 from krait.config import Settings
 from krait.emulator import Emulator
 from krait.machine import Links, Machine, Media
@@ -67,6 +67,7 @@ def checked(what: Plan) -> Plan:
     """Refuse what cannot be booted; the machine gets the memory that the configuration names."""
     if what.image is not None and not what.image.is_file():
         raise KraitError(f"{what.image}: no such image", ExitCode.USAGE)
+    what = replace(what, machine=replace(what.machine, disks=what.settings.disks))
     what.machine.check()
     memory = what.settings.machine_memory
     return what if memory is None else replace(what, machine=replace(what.machine, memory_mib=memory >> 20))
@@ -94,7 +95,7 @@ def run(what: Plan, timeout: float | None) -> ExitCode:
     keys = relay.terminal_keys() if what.prompt or what.attach else None
     with paths.claimed(what.folder) as folder:
         media = prepare(what, folder)
-        with Emulator(what.machine, media, folder) as emulator:
+        with Emulator(replace(what.machine, disks=disks.with_files(what.settings.disks, folder)), media, folder) as emulator:
             progress.note(f"  {machine.typed(what.machine, emulator.command)}")
             _introduce(media, emulator, keys is not None, what.attach)
             code = _stay(what, emulator, media, keys, timeout)

@@ -13,8 +13,8 @@
 this host lets guests virtualize). `-m svm` chooses one. A few also run on `strict` (Bochs as an AMD CPU). A test for one machine only says
 `@pytest.mark.parametrize("machine", ["vtx"], indirect=True)`.
 
-`boot(machine, vms, debug=True, end_auto=True, memory_limit=None, icount=False, iso=False) -> Console` builds what changed, boots, and
-ends the emulator when the test is over, however it is over. `vms` are the tables of docs/running.md. With `end_auto` the
+`boot(machine, vms, debug=True, end_auto=True, memory_limit=None, icount=False, iso=False, disks=()) -> Console` builds what changed, boots, and
+ends the emulator when the test is over, however it is over. `vms` and `disks` are the tables of docs/running.md. With `end_auto` the
 hypervisor ends the machine when the last guest has ended; without it the operator's prompt stays.
 
 `Console` (harness.py): `expect`, `expect_line`, `send`, `send_line`, `wait_end`, `text`, `log_path`, `emulator.qmp`.
@@ -34,7 +34,7 @@ from krait.doctor import nested_kvm_missing
 from krait.machine import Machine
 from krait.tools import BY_NAME
 from qemu_tests import harness
-from qemu_tests.harness import Console, VmTable
+from qemu_tests.harness import Console, Table, VmTable
 
 MACHINES = {"svm": Machine("qemu"), "vtx": Machine("bochs"), "kvm": Machine("qemu", "kvm"), "strict": Machine("bochs", amd=True)}
 EACH = ("svm", "vtx", "kvm")
@@ -54,6 +54,7 @@ class Boot(Protocol):
         memory_limit: str | None = None,
         icount: bool = False,
         iso: bool = False,
+        disks: Sequence[Table] = (),
     ) -> Console: ...
 
 
@@ -115,10 +116,11 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
         memory_limit: str | None = None,
         icount: bool = False,
         iso: bool = False,
+        disks: Sequence[Table] = (),
     ) -> Console:
         chosen = replace(machine, icount=icount, iso=iso)
         log_dir = folder / f"boot{len(consoles)}"
-        console = harness.start(chosen, vms, log_dir, not debug, end_auto, memory_limit)
+        console = harness.start(chosen, vms, log_dir, not debug, end_auto, memory_limit, disks)
         consoles.append(console)
         return console
 

@@ -4,14 +4,14 @@ import codecs
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
-from krait import config, images, result, where
+from krait import config, disks, images, result, where
 from krait.emulator import Emulator, receive
 from krait.machine import Machine, Media
 from krait.paths import shown
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 else:
     _TextSpawn = SpawnBase  # generic in its type stubs only
 
-VmTable = Mapping[str, str | int | list[str]]
+Table = Mapping[str, str | int | bool]
+VmTable = Mapping[str, str | int | list[str] | Sequence[Table]]
 
 
 class _ConsoleSpawn(_TextSpawn):
@@ -149,23 +150,33 @@ class Console:
         return "\n    ".join([*lines, *where.where(self.emulator, self._elf).splitlines()])
 
 
-def toml(vms: Sequence[VmTable], memory_limit: str | None) -> str:
+def toml(vms: Sequence[VmTable], memory_limit: str | None, host_disks: Sequence[Table] = ()) -> str:
     """The configuration that a test's dictionaries stand for, as a user would write it."""
     text = f'[machine]\nmemory_limit = "{memory_limit}"\n' if memory_limit else ""
+    for disk in host_disks:
+        text += "[[disk]]\n" + _keys(disk)
     for vm in vms:
-        text += "[[vm]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in vm.items())
+        tables = vm.get("disk", [])
+        assert not isinstance(tables, str | int)
+        text += "[[vm]]\n" + _keys({key: value for key, value in vm.items() if key != "disk"})
+        text += "".join("[[vm.disk]]\n" + _keys(table) for table in tables if not isinstance(table, str))
     return text
 
 
+def _keys(table: VmTable) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+
+
 def start(machine: Machine, vms: Sequence[VmTable], log_dir: Path, release: bool, end_auto: bool,
-          memory_limit: str | None) -> Console:  # fmt: skip
-    """Build what is needed and boot it; the console's logs go to `log_dir`."""
+          memory_limit: str | None, host_disks: Sequence[Table] = ()) -> Console:  # fmt: skip
+    """Build what is needed and boot it; the console's logs, and disks' images, go to `log_dir`."""
     log_dir.mkdir(parents=True, exist_ok=True)
-    text = toml(vms, memory_limit)
+    text = toml(vms, memory_limit, host_disks)
     (log_dir / "vms.toml").write_text(text)
     settings = config.parse(text, "vms.toml", log_dir)
     bundle = images.write_bundle(settings, log_dir / "bundle.cpio", release, end_auto)
     media = Media(images.hypervisor(release), bundle)
+    machine = replace(machine, disks=disks.with_files(settings.disks, log_dir))
     return Console(Emulator(machine, media, log_dir), media.kernel, log_dir)
 
 

@@ -7,10 +7,13 @@ from typing import Final
 
 from hypervisor.arch_x86 import lapic, serial
 from hypervisor.arch_x86.intrinsics import halt_once, interrupt_window, rdtsc
+from hypervisor.block.model import disks
+from hypervisor.drivers import driver
 from hypervisor.lang import struct, u32, u64
-from hypervisor.model import WORK_CONSOLE, WORK_INTERRUPT, Cpu
+from hypervisor.model import WORK_CONSOLE, WORK_DISK, WORK_INTERRUPT, Cpu
 
 SERIAL_VECTOR: Final = 0x41
+DISK_VECTOR: Final = 0x48  # of all disks
 FIRST_VECTOR: Final = 0x20  # below are exceptions
 
 
@@ -20,6 +23,7 @@ class InterruptCounts:
 
     timer: u64
     serial: u64
+    disk: u64
     spurious: u64
     unknown: u64
 
@@ -37,6 +41,11 @@ def handle(cpu: Cpu, vector: u32) -> None:
         serial.on_interrupt()
         if serial.has_input():
             cpu.work |= WORK_CONSOLE
+    elif vector == DISK_VECTOR:
+        counts.disk += 1
+        for i in range(disks.host_count):
+            driver.acknowledge(disks.host[i])
+        cpu.work |= WORK_DISK
     elif vector == lapic.SPURIOUS_VECTOR:
         counts.spurious += 1
         return  # a spurious interrupt is not in service: no EOI

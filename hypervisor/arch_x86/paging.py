@@ -5,7 +5,8 @@
 | text | read, execute |
 | rodata, page tables, GDT, IDT | read |
 | page 0, guard pages below the stacks | none |
-| the rest below 4 GiB and all usable memory above | read, write |
+| usable memory, and what the firmware keeps beside it | read, write |
+| the rest below 4 GiB: devices | read, write, uncached |
 
 The image and the first 2 MiB are mapped by 4 KiB pages, the rest by the largest there are. Intel SDM vol. 3A 4.5.
 """
@@ -148,17 +149,25 @@ def _map(place: u64, size: u64) -> bool:
             paging.used += 1
         table = at(Table, table.entries[index] & PTE_ADDRESS)
         shift -= 9
-    rights = _rights_of_page(place) if size == PAGE_SIZE else _rights_of_large(place)
+    rights = _rights_of_page(place) if size == PAGE_SIZE else _rights_of_large(place, size)
     large: u64 = 0 if size == PAGE_SIZE else PTE_LARGE
     table.entries[place >> (last & 63) & (ENTRIES - 1)] = (place | rights | large) if rights != 0 else 0
     return True
 
 
-def _rights_of_large(place: u64) -> u64:
+def _rights_of_large(place: u64, size: u64) -> u64:
     apic = rdmsr(IA32_APIC_BASE) & APIC_BASE_ADDRESS
     if place == apic & LARGE_PAGE_ADDRESS or place == acpi.ioapic_base & LARGE_PAGE_ADDRESS:
         return DEVICE
-    return READ_WRITE
+    return READ_WRITE if boot_info.has_usable(place, size) else DEVICE
+
+
+def is_device(place: u64, size: u64) -> bool:
+    """Is all of [place, place + size) mapped uncached, as registers of a device must be? Pages of 2 MiB that hold no memory are."""
+    if size == 0 or place < paging.image_end or place >= FOUR_GIB or size > FOUR_GIB - place:
+        return False
+    first = place & LARGE_PAGE_ADDRESS
+    return not boot_info.has_usable(first, place + size - first)
 
 
 def _rights_of_page(place: u64) -> u64:

@@ -1,13 +1,9 @@
 """From requests to transfers: cut at what the host disk can do at once, and neighbours put together."""
 from __future__ import annotations
 
-from typing import Final
-
 from hypervisor.addresses import PAGE_MASK, Hpa
 from hypervisor.block.model import (MERGED_MOST, SECTOR_SHIFT, Direction, HostDisk, Request, Segment, Transfer, VirtualDisk)
 from hypervisor.lang import u32, u64
-
-DISCARD_MOST: Final[u64] = 1 << 13  # sectors of one transfer, 4 MiB
 
 
 def fill(host: HostDisk, disk: VirtualDisk, transfer: Transfer, most: u64) -> None:
@@ -20,7 +16,7 @@ def fill(host: HostDisk, disk: VirtualDisk, transfer: Transfer, most: u64) -> No
     if head.direction == Direction.FLUSH:
         head.all_started = True
     elif head.direction == Direction.DISCARD:
-        transfer.sectors = min(most, DISCARD_MOST)
+        transfer.sectors = min(most, host.discard_most)
         head.started += transfer.sectors
     else:
         _add_part(host, transfer, head, most)

@@ -199,7 +199,9 @@ class HostDisk:
     read_only: bool
     can_flush: bool
     can_discard: bool
+    discard_most: u64  # sectors of one transfer
     state: DiskState
+    polled: bool  # its interrupts are off: transfers that have ended are looked for in time
     # scheduler.py
     transfers: Hva  # TRANSFERS_A_DISK of them
     busy: u64  # transfers in flight, a bit each

@@ -31,6 +31,8 @@ RESET_NS: Final[u64] = 5_000_000_000
 WATCH_NS: Final[u64] = 500_000_000  # how often transfers in flight are looked at
 RESET_STEP_NS: Final[u64] = 1_000_000
 TRIES: Final = 2
+POLL_FROM: Final = 8  # transfers in flight; with fewer, each interrupts
+POLL_NS: Final[u64] = 100_000
 
 
 @struct
@@ -55,12 +57,23 @@ def turn(cpu: Cpu) -> None:
         count = take_in(host)
         ended += count
         look_at = min(look_at, now if count == ENDS_A_TURN else start_some(host, now))
+        look_at = min(look_at, choose_polling(host, now))
     if ended != 0:
         offer_room()
     if look_at <= now:
         cpu.work |= WORK_DISK
     elif look_at != NEVER and (disks.timer.heap_index == 0 or look_at < disks.timer.deadline):
         timers.arm(cpu, disks.timer, look_at)
+
+
+def choose_polling(host: HostDisk, now: u64) -> u64:
+    """Many transfers in flight: look for their ends in time, in place of an interrupt each. Host TSC at which to look."""
+    polled = host.in_flight >= POLL_FROM
+    if polled != host.polled:
+        host.polled = polled
+        driver.let_interrupt(host, not polled)
+        return now  # what ended meanwhile has not interrupted
+    return now + clock.ticks_of(POLL_NS) if polled else NEVER
 
 
 def take_in(host: HostDisk) -> u32:
