@@ -1,7 +1,7 @@
 """What the operator can type at the prompt; one function a command, each given the address of its arguments' text."""
 from typing import Annotated, Final
 
-from hypervisor import clock, crash_commands, guest_console, text, vm
+from hypervisor import clock, crash_commands, disk_commands, guest_console, text, vm
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
 from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
@@ -15,7 +15,7 @@ from hypervisor.model import Vm, VmState
 from hypervisor.sched import policy
 from hypervisor.status import Status
 
-COMMANDS: Final = 13
+COMMANDS: Final = 14
 VM_STATES: Final = 6
 
 STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed", "reboots"]
@@ -87,6 +87,7 @@ def stats(arguments: u64) -> None:
     """stats"""
     say(f"  up {clock.since_boot_us() // 1_000_000} s, idle {clock.ns_of(this_cpu().idle_ticks) // 1_000_000} ms")
     say(f"  interrupts: timer {host_interrupts.counts.timer}, serial {host_interrupts.counts.serial}, "
+        f"disk {host_interrupts.counts.disk}, "
         f"spurious {host_interrupts.counts.spurious}, unknown {host_interrupts.counts.unknown}")
     if serial.com1.output_dropped != 0:
         say(f"  console bytes dropped: {serial.com1.output_dropped}")
@@ -161,7 +162,7 @@ def check(arguments: u64) -> None:
 
 
 def debug(arguments: u64) -> None:
-    """debug crash KIND, debug entry NAME: debug images only."""
+    """debug crash KIND, debug entry NAME, debug disk NAME: debug images only."""
     if not DEBUG:
         say("not in a release image")
         return
@@ -172,8 +173,10 @@ def debug(arguments: u64) -> None:
         machine = named(rest)
         if machine is not None:
             crash_commands.spoil_entry(machine)
+    elif text.same(text_at(arguments), "disk"):
+        disk_commands.debug(rest)
     else:
-        say("debug crash KIND, debug entry NAME")
+        say("debug crash KIND, debug entry NAME, debug disk NAME")
 
 
 def power_off(arguments: u64) -> None:
@@ -215,12 +218,12 @@ def show_exits(machine: Vm) -> None:
 
 
 NAMES: Final[Annotated[list[str], COMMANDS]] = [
-    "help", "list", "info", "mem", "stats", "attach", "stop", "weight", "policy", "ledger", "debug", "poweroff", "quit"]
+    "help", "list", "info", "mem", "disks", "stats", "attach", "stop", "weight", "policy", "ledger", "debug", "poweroff", "quit"]
 USAGE: Final[Annotated[list[str], COMMANDS]] = [
-    "help", "list", "info NAME", "mem", "stats", "attach NAME", "stop NAME", "weight NAME N", "policy [NAME]", "ledger",
+    "help", "list", "info NAME", "mem", "disks", "stats", "attach NAME", "stop NAME", "weight NAME N", "policy [NAME]", "ledger",
     "debug crash KIND", "poweroff", "quit"]
 MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
-    "this list", "all VMs", "one VM: memory, exits by cause", "frames by use", "host interrupts, exits by cause",
+    "this list", "all VMs", "one VM: memory, exits by cause", "frames by use", "disks of the machine and of VMs", "host interrupts, exits by cause",
     "keys go to that guest until Ctrl-]", "end a VM", "change a VM's share of the CPU", "who runs next: the policies, or another one", "check every frame of memory",
-    "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; or entry NAME: a VM entry that fails", "check the ledger and end the machine", "the same"]
-ACTIONS: Final = (help_, list_, info, mem, stats, attach, stop, weight, policy_, check, debug, power_off, power_off)
+    "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; or entry NAME: a VM entry that fails; or disk NAME: overwrite a disk that no VM has", "check the ledger and end the machine", "the same"]
+ACTIONS: Final = (help_, list_, info, mem, disk_commands.disks_, stats, attach, stop, weight, policy_, check, debug, power_off, power_off)

@@ -1,11 +1,16 @@
 """Whom a completed request is for. Called by scheduler.py from the run loop."""
-from hypervisor.block import virtual_disk
-from hypervisor.block.model import Request, VirtualDisk
+from hypervisor.block import disk_test, virtual_disk
+from hypervisor.block.model import Completion, Request, VirtualDisk
 
 
 def done(request: Request) -> None:
     """Tell who submitted it (request.completion): request.outcome says how it ended; its memory is not pinned any more. The
     request is free again when this returns. New requests may be taken and submitted from here."""
+    match request.completion:
+        case Completion.DISK_TEST:
+            disk_test.done(request)
+        case _:
+            pass
     virtual_disk.give_back(request)
 
 

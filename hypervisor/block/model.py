@@ -48,6 +48,7 @@ class Completion(IntEnum):
 
     NOBODY = 0
     VIRTIO_BLK = 1
+    DISK_TEST = 2
 
 
 @struct
@@ -212,8 +213,6 @@ class HostDisk:
     reset_until: u64  # host TSC at which a reset that goes on has failed
     # statistics
     started: u64
-    interrupts: u64
-    polls: u64
     errors: u64
     timeouts: u64
     resets: u64

@@ -263,12 +263,16 @@ def destroy(vm: Vm) -> None:
     for i in range(MAX_VIRTUAL_DISKS):
         disk = disks.virtual[i]
         if disk is not None and disk.vm == vm:
-            assert disk.outstanding == 0
-            _leave_flow(disk)
-            disks.virtual[i] = None
+            destroy_disk(disk)
             vm.overhead_frames -= DISK_PAGES + REQUEST_PAGES
-            page = hpa_of(Hva(address(disk)))
-            frames.free_contiguous(page, DISK_PAGES + REQUEST_PAGES)
+
+
+def destroy_disk(disk: VirtualDisk) -> None:
+    """Give back a disk that is quiet."""
+    assert disk.outstanding == 0
+    _leave_flow(disk)
+    disks.virtual[disk.id] = None
+    frames.free_contiguous(hpa_of(Hva(address(disk))), DISK_PAGES + REQUEST_PAGES)
 
 
 def _leave_flow(leaving: VirtualDisk) -> None:
