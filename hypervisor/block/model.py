@@ -201,6 +201,7 @@ class HostDisk:
     can_flush: bool
     can_discard: bool
     discard_most: u64  # sectors of one transfer
+    immediate: bool  # a transfer has ended once it is started; nothing interrupts
     state: DiskState
     polled: bool  # its interrupts are off: transfers that have ended are looked for in time
     # scheduler.py

@@ -68,6 +68,8 @@ def turn(cpu: Cpu) -> None:
 
 def choose_polling(host: HostDisk, now: u64) -> u64:
     """Many transfers in flight: look for their ends in time, in place of an interrupt each. Host TSC at which to look."""
+    if host.immediate:
+        return now if host.in_flight != 0 else NEVER
     polled = host.in_flight >= POLL_FROM
     if polled != host.polled:
         host.polled = polled

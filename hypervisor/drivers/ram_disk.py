@@ -31,6 +31,7 @@ def init(host: HostDisk, base: Hpa, sectors: u64) -> None:
     host.most_segments = MAX_SEGMENTS
     host.most_sectors = MAX_REQUEST_SECTORS
     host.can_discard = True
+    host.immediate = True
     host.discard_most = MAX_REQUEST_SECTORS
     units[host.unit].base = base
     units[host.unit].ended = 0
