@@ -153,6 +153,8 @@ class Vcpu:
     moving: Vcpu | None  # next in the list of those that change the policy
     run_queue_index: u32
     cpu_time: u64  # TSC ticks charged
+    waits_since: u64  # host TSC at which it last began to compete without a CPU (run_loop.reschedule, sched/wake.py)
+    steal_ticks: u64  # TSC ticks that it competed and had no CPU
     entered_at: u64
     timer: Timer
     frame_wait_until: u64  # host TSC at which waiting for a frame fails (paging/pressure.py); 0: not waiting
@@ -166,6 +168,9 @@ class Vcpu:
     exits: Annotated[list[u64], EXIT_CAUSES]
     exit: VmExit  # the latest
     # Linux guests
+    steal_msr: u64  # steal_time.py
+    poll_control: u64  # the inverse of the MSR, which is 1 at first (msrs.py)
+    kicked: bool  # hypercalls/kvm.py: its next HLT does not sleep
     misc_msr: Annotated[list[u64], 8]  # msrs.py says which
     mtrr: Annotated[list[u64], 28]  # mtrr.py says which
 

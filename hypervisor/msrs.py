@@ -16,6 +16,8 @@
 | TSC_AUX | the guest's | switched with the vCPU |
 | SYSCFG, HWCR, NB_CFG, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
 | KVM clock: 11, 12, 4B564D00, 4B564D01 | last value | devices/kvm_clock.py, handlers/wrmsr.py |
+| KVM steal time: 4B564D03 | last value | steal_time.py |
+| KVM poll control: 4B564D05 | last value, 1 at first | 0 or 1, without effect: HLT always exits, and nobody polls on its behalf |
 
 Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them),
 performance counters, those of VMX and SVM, thermal and power.
@@ -88,6 +90,10 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
             found.value = vcpu.misc_msr[WALL_CLOCK_SLOT]
         case defs.KVM_SYSTEM_TIME | defs.KVM_SYSTEM_TIME_NEW:
             found.value = vcpu.misc_msr[SYSTEM_TIME_SLOT]
+        case defs.KVM_STEAL_TIME:
+            found.value = vcpu.steal_msr
+        case defs.KVM_POLL_CONTROL:
+            found.value = vcpu.poll_control ^ 1
         case defs.SYSCFG | defs.HWCR | defs.NB_CFG | defs.DE_CFG:
             found.value = read_amd(vcpu, msr)
             return features.amd
@@ -149,6 +155,9 @@ def write(vcpu: Vcpu, msr: u32, value: u64) -> bool:
             return value == APIC_BASE_RESET | (APIC_BASE_BSP if vcpu.index == 0 else 0)
         case defs.IA32_DEBUGCTL | defs.IA32_MCG_STATUS:
             return value == 0
+        case defs.KVM_POLL_CONTROL:
+            vcpu.poll_control = value & 1 ^ 1
+            return value <= 1
         case defs.SYSCFG:
             vcpu.misc_msr[SYSCFG_SLOT] = value
             return features.amd

@@ -1,7 +1,7 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
 from typing import Final
 
-from hypervisor import board, clock, end_of_run, exits, inject, model, operator, timers, vm, vm_config
+from hypervisor import board, clock, end_of_run, exits, inject, model, operator, steal_time, timers, vm, vm_config
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.block import scheduler as disk_scheduler
@@ -113,6 +113,7 @@ def reschedule(cpu: Cpu) -> None:
         policy.charge(previous, now - previous.entered_at, now)
         previous.entered_at = now
         previous.on_cpu = False
+        previous.waits_since = now
         if may_run(previous):
             policy.requeue(cpu, previous)
         else:
@@ -122,6 +123,9 @@ def reschedule(cpu: Cpu) -> None:
         now = clock.now()  # at nobody's expense
     vcpu = policy.pick(cpu)
     cpu.vcpu = vcpu
+    changed = previous is None or vcpu is None or address(previous) != address(vcpu)
+    if changed and previous is not None:
+        steal_time.left(previous)
     if vcpu is None:
         timers.cancel(cpu.slice)
         if cpu.reap.heap_index != 0:
@@ -129,6 +133,7 @@ def reschedule(cpu: Cpu) -> None:
         return
     vcpu.on_cpu = True
     vcpu.entered_at = now
+    vcpu.steal_ticks += now - vcpu.waits_since
     if policy.contended():
         timers.arm(cpu, cpu.slice, now + policy.slice_of(vcpu, now))
     else:
@@ -136,8 +141,9 @@ def reschedule(cpu: Cpu) -> None:
     cpu.work |= WORK_INJECT
     owner = vcpu.vm
     assert owner is not None
-    if previous is None or address(previous) != address(vcpu):
+    if changed:
         backend.switch_to(cpu, owner, vcpu)
+        steal_time.entered(vcpu)
         cpu.work |= WORK_FPU
     if vcpu.seen_epoch != owner.epoch:  # pages were unmapped since it ran last
         cpu.work |= WORK_TLB

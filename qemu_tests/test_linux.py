@@ -115,15 +115,18 @@ def test_reboots_alone(machine: Machine, boot: Boot) -> None:
 
 @svm_only
 def test_two_side_by_side(machine: Machine, boot: Boot) -> None:
-    """Two Linux guests share the CPU with a PV guest; each ends by itself."""
+    """Two Linux guests share the CPU with a PV guest; each ends by itself, and knows how long it had to wait."""
     busy: VmTable = {"name": "busy", "kind": "pv", "memory": "16MiB", "workload": "spin", "cmdline": "ms=1000"}
-    end = boot(
-        machine,
-        vms=[linux("krait.end=poweroff", name="one"), linux("krait.end=poweroff", name="two"), busy],
-    ).wait_end(BOOT_SECONDS)
+    words = (run("grep", "cpu0", "/proc/stat"), "krait.end=poweroff")
+    end = boot(machine, vms=[linux(*words, name="one"), linux(*words, name="two"), busy]).wait_end(BOOT_SECONDS)
     for vm in ("one", "two"):
         assert f"[{vm}] krait-guest: user space reached" in end.text
         assert f"result: vm '{vm}' ended with code 0" in end.text
+        # user, nice, system, idle, iowait, irq, softirq, steal, in ticks of 10 ms (proc(5))
+        found = re.search(rf"\[{vm}\] cpu0((?: \d+){{8}})", end.text)
+        assert found is not None
+        ticks = [int(number) for number in found[1].split()]
+        assert 0.3 * sum(ticks) < ticks[7] < 0.8 * sum(ticks), ticks
 
 
 @svm_only

@@ -22,7 +22,7 @@ from hypervisor.lang import at, clear, map_memory, unmap_memory
 from hypervisor.loaders import pv_elf
 from hypervisor.memory import guest_memory, ledger, nested_walk
 from hypervisor.memory.ledger import Kind
-from hypervisor.model import WORK_INTERRUPT, Vm, VmState
+from hypervisor.model import WORK_INTERRUPT, WORK_RESCHED, Vm, VmState
 from hypervisor.sched import run_queue
 from hypervisor.run_loop import REAP_PERIOD_NS
 from hypervisor.status import Status
@@ -249,6 +249,29 @@ def test_others_run_while_a_vm_is_given_back(host: Host) -> None:
     assert all(held.count(frames) >= 3 for frames in set(held)), "between two pieces the other one runs"
     assert all(due != 0 for _, due in seen)
     assert "ledger: ok" in host.text
+
+
+def test_time_that_others_have_is_steal_time(host: Host) -> None:
+    """Two that always want to run: what one has had, the other has lost, but for what nobody has."""
+    seen: list[tuple[int, int]] = []
+
+    def spins(guest: Guest) -> Script:
+        vcpu = guest.vm.vcpus[0]
+        assert vcpu is not None
+        while machine.tsc < 50_000_000:
+            machine.tsc += 300_000
+            cpus[0].work |= WORK_RESCHED
+            guest.exit(INTR)
+            yield
+        seen.append((vcpu.cpu_time, vcpu.steal_ticks))
+        yield from power_off(guest)
+
+    host.add("one", spins)
+    host.add("two", spins)
+    assert host.run() == EXIT_OK
+    (one_ran, one_lost), (two_ran, two_lost) = seen
+    assert one_lost > 15_000_000 and two_lost > 15_000_000
+    assert abs(one_ran - two_lost) < 2_000_000 and abs(two_ran - one_lost) < 2_000_000
 
 
 def test_interrupted_delivery_is_repeated(host: Host) -> None:

@@ -28,8 +28,10 @@ KVM_FEATURES: Final = 0x40000001
 KVM_EBX: Final[u32] = 0x4B4D564B  # "KVMKVMKVM"
 KVM_ECX: Final[u32] = 0x564B4D56
 KVM_EDX: Final[u32] = 0x4D
-# Linux, arch/x86/include/uapi/asm/kvm_para.h: CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE
-KVM_FEATURE_BITS: Final[u32] = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 24
+# Linux Documentation/virt/kvm/x86/cpuid.rst (6.1): CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, STEAL_TIME, POLL_CONTROL,
+# CLOCKSOURCE_STABLE; for VMs of several vCPUs PV_UNHALT, PV_TLB_FLUSH, PV_SCHED_YIELD too
+KVM_FEATURE_BITS: Final[u32] = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 24
+KVM_SMP_FEATURE_BITS: Final[u32] = 1 << 7 | 1 << 9 | 1 << 13
 KRAIT_EBX: Final[u32] = 0x6961724B  # "KraitKraitKr"
 KRAIT_ECX: Final[u32] = 0x61724B74
 KRAIT_EDX: Final[u32] = 0x724B7469
@@ -47,7 +49,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     regs = vcpu.regs
     leaf = u32(regs.rax)
     if leaf >= 0x40000000 and leaf < 0x80000000:
-        hypervisor_leaf(leaf, answer)
+        hypervisor_leaf(vcpu, leaf, answer)
     else:
         cpuid(leaf, u32(regs.rcx), address(answer))
         if leaf >= 0x80000000:
@@ -135,7 +137,7 @@ def extended_leaf(leaf: u32, r: CpuidResult) -> None:
             nothing(r)
 
 
-def hypervisor_leaf(leaf: u32, r: CpuidResult) -> None:
+def hypervisor_leaf(vcpu: Vcpu, leaf: u32, r: CpuidResult) -> None:
     """Leaves 4000_0000 and up: KVM's for stock systems, ours beside them."""
     if leaf == KVM_BASE:
         r.eax = KVM_FEATURES
@@ -143,7 +145,9 @@ def hypervisor_leaf(leaf: u32, r: CpuidResult) -> None:
         r.ecx = KVM_ECX
         r.edx = KVM_EDX
     elif leaf == KVM_FEATURES:
-        r.eax = KVM_FEATURE_BITS
+        owner = vcpu.vm
+        assert owner is not None
+        r.eax = KVM_FEATURE_BITS | (KVM_SMP_FEATURE_BITS if owner.vcpu_count > 1 else 0)
     elif leaf == CPUID_KRAIT_BASE:
         r.eax = CPUID_KRAIT_FEATURES
         r.ebx = KRAIT_EBX

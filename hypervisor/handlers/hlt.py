@@ -8,9 +8,12 @@ from hypervisor.model import Vcpu
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
-    """Goes on behind the HLT."""
+    """Goes on behind the HLT; at once if another vCPU has kicked it (hypercalls/kvm.py)."""
     vm = vcpu.vm
     assert vm is not None
+    if vcpu.kicked:
+        vcpu.kicked = False
+        return Outcome.SKIP
     if vm.platform is not None and backend.rflags(vcpu) & RFLAGS_IF == 0:
         return board.end(vm, 0, "halted")
     return Outcome.BLOCK

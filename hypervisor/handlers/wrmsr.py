@@ -1,5 +1,5 @@
 """WRMSR to a register that is not passed through."""
-from hypervisor import clock, inject, msrs
+from hypervisor import clock, inject, msrs, steal_time
 from hypervisor.addresses import Gpa, Hva
 from hypervisor.arch_x86.defs import msr as defs
 from hypervisor.arch_x86.defs.cr import GP
@@ -22,6 +22,8 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
         status = write_wall_clock(vcpu, value)
     elif msr in (defs.KVM_SYSTEM_TIME, defs.KVM_SYSTEM_TIME_NEW):
         status = write_system_time(vcpu, value)
+    elif msr == defs.KVM_STEAL_TIME:
+        status = steal_time.write(vcpu, value) if has_platform(vcpu) else Status.BAD_ARGUMENT
     elif not msrs.write(vcpu, msr, value):
         status = Status.BAD_ARGUMENT
     if status == Status.OK:
@@ -31,6 +33,12 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     msrs.count_refused(vcpu, "WRMSR")
     inject.exception_with_error(vcpu, GP, 0)
     return Outcome.RESUME
+
+
+def has_platform(vcpu: Vcpu) -> bool:
+    """Whether its VM runs a stock system."""
+    vm = vcpu.vm
+    return vm is not None and vm.platform is not None
 
 
 def write_wall_clock(vcpu: Vcpu, value: u64) -> Status:

@@ -14,6 +14,7 @@ def wake(vcpu: Vcpu) -> None:
     vm = vcpu.vm
     if vm is not None and vm.state == VmState.RUNNING and not vcpu.on_cpu:
         charge_running()
+        vcpu.waits_since = clock.now()
         policy.enqueue(vcpu)
     owe(WORK_RESCHED)
 

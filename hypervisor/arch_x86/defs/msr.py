@@ -37,8 +37,10 @@ VM_CR: Final = 0xC0010114
 VM_HSAVE_PA: Final = 0xC0010117
 DE_CFG: Final = 0xC0011029
 
-# KVM's paravirtual clock (Linux Documentation/virt/kvm/x86/msr.rst, 6.1)
+# KVM's paravirtual registers (Linux Documentation/virt/kvm/x86/msr.rst, 6.1)
 KVM_WALL_CLOCK: Final = 0x11
 KVM_SYSTEM_TIME: Final = 0x12
 KVM_WALL_CLOCK_NEW: Final = 0x4B564D00
 KVM_SYSTEM_TIME_NEW: Final = 0x4B564D01
+KVM_STEAL_TIME: Final = 0x4B564D03
+KVM_POLL_CONTROL: Final = 0x4B564D05

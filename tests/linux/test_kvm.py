@@ -1,0 +1,123 @@
+"""KVM's steal time, poll control and hypercalls, as a stock guest meets them."""
+
+import pytest
+
+from hypervisor import clock, msrs, steal_time
+from hypervisor.arch_x86.fake.machine import machine
+from hypervisor.arch_x86.vm_exit import Cause
+from hypervisor.cpu import cpus
+from hypervisor.handlers import hlt, hypercall, rdmsr, wrmsr
+from hypervisor.handlers.outcome import Outcome
+from hypervisor.lang import offsetof, sizeof
+from hypervisor.model import WORK_RESCHED, WORK_TLB, VcpuState
+from hypervisor.msrs import MsrValue
+from hypervisor.steal_time import StealTime
+from tests.linux.stock import PAGES, Stock
+
+STEAL, POLL = 0x4B564D03, 0x4B564D05
+AREA = 0x5FC0
+KICK_CPU, SEND_IPI, SCHED_YIELD = 5, 10, 11
+EPERM, ENOSYS = (1 << 64) - 1, (1 << 64) - 1000
+
+
+def write(stock: Stock, msr: int, value: int) -> Outcome:
+    """WRMSR until it does not wait."""
+    regs = stock.vcpu.regs
+    while True:
+        regs.rcx, regs.rax, regs.rdx = msr, value & 0xFFFFFFFF, value >> 32
+        outcome = wrmsr.handle(stock.vcpu, stock.exit(Cause.WRMSR))
+        if outcome != Outcome.WAIT:
+            return outcome
+
+
+def field(stock: Stock, name: str, size: int) -> int:
+    return stock.number_at(AREA + offsetof(StealTime, name), size)
+
+
+def call(stock: Stock, number: int, rbx: int = 0, rcx: int = 0) -> int:
+    """RAX after a hypercall that lets the guest run on."""
+    regs = stock.vcpu.regs
+    regs.rax, regs.rbx, regs.rcx = number, rbx, rcx
+    assert hypercall.handle(stock.vcpu, stock.exit(Cause.HYPERCALL)) == Outcome.SKIP
+    return regs.rax
+
+
+def test_steal_time_is_told_as_the_structure_says(stock: Stock) -> None:
+    assert sizeof(StealTime) == 64
+    stock.put(AREA, bytes([0xFF] * 64))
+    stock.vcpu.steal_ticks = 5_000_000
+    assert write(stock, STEAL, AREA | 1) == Outcome.SKIP
+    wanted = clock.ns_of(5_000_000)
+    assert (field(stock, "steal", 8), field(stock, "preempted", 1)) == (wanted, 0)
+    version = field(stock, "version", 4)
+    steal_time.left(stock.vcpu)
+    assert (field(stock, "preempted", 1), field(stock, "version", 4)) == (1, version)
+    stock.vcpu.steal_ticks *= 2
+    steal_time.entered(stock.vcpu)
+    assert (field(stock, "steal", 8), field(stock, "preempted", 1)) == (2 * wanted, 0)
+    assert version % 2 == 0 and field(stock, "version", 4) == version + 2
+    found = MsrValue()
+    assert msrs.read(stock.vcpu, STEAL, found) and found.value == AREA | 1
+
+
+def test_steal_time_that_was_switched_off_is_told_no_more(stock: Stock) -> None:
+    assert write(stock, STEAL, AREA | 1) == Outcome.SKIP and write(stock, STEAL, 0) == Outcome.SKIP
+    stock.put(AREA, bytes(64))
+    stock.vcpu.steal_ticks = 1 << 40
+    steal_time.left(stock.vcpu)
+    steal_time.entered(stock.vcpu)
+    assert stock.bytes_at(AREA, 64) == bytes(64)
+
+
+@pytest.mark.parametrize("told", [1, 3])
+def test_a_preempted_vcpu_drops_translations_when_asked(stock: Stock, told: int) -> None:
+    assert write(stock, STEAL, AREA | 1) == Outcome.SKIP
+    steal_time.left(stock.vcpu)
+    stock.put(AREA + offsetof(StealTime, "preempted"), bytes([told]))
+    cpus[0].work = 0
+    steal_time.entered(stock.vcpu)
+    assert bool(cpus[0].work & WORK_TLB) == (told == 3)
+    assert field(stock, "preempted", 1) == 0
+
+
+@pytest.mark.parametrize(("msr", "value"), [
+    (STEAL, AREA | 3), (STEAL, AREA | 0x21), (STEAL, PAGES * 4096 | 1), (STEAL, (1 << 63) | 1), (POLL, 2), (POLL, 1 << 32)])
+def test_what_these_registers_do_not_take(stock: Stock, msr: int, value: int) -> None:
+    assert write(stock, msr, value) == Outcome.RESUME and stock.took_general_protection()
+    assert stock.vcpu.steal_msr == 0
+
+
+def test_poll_control_is_one_at_first(stock: Stock) -> None:
+    for value in (1, 0, 1):
+        stock.vcpu.regs.rcx = POLL
+        assert rdmsr.handle(stock.vcpu, stock.exit(Cause.RDMSR)) == Outcome.SKIP
+        assert stock.vcpu.regs.rax == value
+        assert write(stock, POLL, value ^ 1) == Outcome.SKIP
+
+
+def test_calls_that_are_not_there(stock: Stock) -> None:
+    assert call(stock, 0) == call(stock, 99) == call(stock, 0x4B00_0000 + 99) == ENOSYS
+    stock.vmcb.cpl = 3
+    assert call(stock, KICK_CPU) == call(stock, 99) == EPERM
+
+
+def test_a_kick_ends_a_halt_or_the_next_one(stock: Stock) -> None:
+    stock.vcpu.state = VcpuState.BLOCKED
+    assert call(stock, KICK_CPU, rcx=0) == 0
+    assert not stock.vcpu.kicked and stock.vcpu.state == int(VcpuState.RUNNABLE)
+    assert call(stock, KICK_CPU, rcx=0) == 0 and stock.vcpu.kicked
+    stock.vmcb.rflags = 2
+    assert hlt.handle(stock.vcpu, stock.exit(Cause.HLT)) == Outcome.SKIP
+    assert not stock.vcpu.kicked
+    assert call(stock, KICK_CPU, rcx=1) == call(stock, KICK_CPU, rcx=1 << 63) == 0
+
+
+def test_yielding_to_one_that_waits(stock: Stock) -> None:
+    cpus[0].work = 0
+    machine.tsc_step = 0
+    assert call(stock, SCHED_YIELD, rbx=0) == call(stock, SCHED_YIELD, rbx=7) == 0
+    assert cpus[0].work & WORK_RESCHED == 0
+    stock.vcpu.waiting = True
+    assert call(stock, SCHED_YIELD, rbx=0) == 0
+    assert cpus[0].work & WORK_RESCHED
+    stock.vcpu.waiting = False
