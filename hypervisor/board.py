@@ -1,11 +1,10 @@
 """What connects the devices of a VM (devices/platform.py, pure) to time, timers, console and the VM's life."""
 from typing import Final
 
-from hypervisor import clock, guest_console, reboot, timers
+from hypervisor import clock, guest_console, log, reboot, timers
 from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
-from hypervisor.console import say
 from hypervisor.cpu import owe, this_cpu
 from hypervisor.devices import platform, uart16550
 from hypervisor.devices.platform import Platform
@@ -76,7 +75,7 @@ def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
 def end(vm: Vm, exit_code: u32, how: str) -> Outcome:
     """The guest ends itself; `how` is told to the operator."""
     guest_console.finish(vm)
-    say(f"vm '{text_at(address(vm.name))}' {how}")
+    log.info(f"vm '{text_at(address(vm.name))}' {how}")
     vm.exit_code = exit_code
     vm.state = VmState.ENDED
     return Outcome.STOP

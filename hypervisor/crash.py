@@ -1,7 +1,7 @@
 """Stopping one VM for a fault of its guest: a dump that says what and where. The other VMs do not notice."""
 from typing import Annotated, Final
 
-from hypervisor import guest_code, vm
+from hypervisor import guest_code, log, vm
 from hypervisor.addresses import Hva
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.state import GuestState
@@ -19,7 +19,7 @@ def stop(vcpu: Vcpu, exit: VmExit, cause: str) -> None:
     """Dump, and end the VM as CRASHED. The handler then answers Outcome.STOP."""
     owner = vcpu.vm
     assert owner is not None
-    say(f"vm '{vm.name(owner)}' stopped: {cause} at rip {vcpu.regs.rip:#x}")
+    log.error(f"vm '{vm.name(owner)}' stopped: {cause} at rip {vcpu.regs.rip:#x}")
     dump(owner, vcpu, exit)
     owner.state = VmState.CRASHED
     owner.exit_code = EXIT_CODE_CRASHED

@@ -47,7 +47,7 @@ class VmState(IntEnum):
 
     FREE = 0
     RUNNING = 1
-    PAUSED = 2
+    PAUSED = 2  # by the operator (Vm.paused_at is set), or made and not started yet
     ENDED = 3  # powered off by itself
     CRASHED = 4  # stopped by the hypervisor, or by its own CRASH call
     REBOOTING = 5  # has reset itself: once its memory has been given back it is started again
@@ -157,6 +157,8 @@ class Vcpu:
     steal_ticks: u64  # TSC ticks that it competed and had no CPU
     entered_at: u64
     timer: Timer
+    timer_held: bool  # its VM is paused, and the timer was armed
+    tsc_offset: u64  # as the hardware was last told (Vm.tsc_offset)
     frame_wait_until: u64  # host TSC at which waiting for a frame fails (paging/pressure.py); 0: not waiting
     frame_wait_timer: Timer
     launched: bool  # VT-x: the VMCS has been launched, so VMRESUME is due
@@ -212,7 +214,8 @@ class Vm:
     reclaim_next: u64  # gfn at which paging/reclaim.py goes on looking
     page_state_hva: Hva  # one byte a guest frame (abi.PageState in bits 0-1, RELEASED bit 7)
     tsc_offset: u64
-    started_at: u64  # host TSC
+    started_at: u64  # host TSC at guest time 0: moves on by each pause
+    paused_at: u64  # host TSC; 0: not paused
     exit_code: u32
     holes_touched: u64
     refused_msrs: u64  # RDMSR, WRMSR answered by #GP

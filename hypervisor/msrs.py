@@ -24,7 +24,7 @@ performance counters, those of VMX and SVM, thermal and power.
 """
 from typing import Final
 
-from hypervisor import clock, mtrr
+from hypervisor import clock, log, mtrr
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.defs.cr import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
@@ -32,7 +32,6 @@ from hypervisor.arch_x86.defs import msr as defs
 from hypervisor.arch_x86.intrinsics import wrmsr
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.build_options import DEBUG
-from hypervisor.console import say
 from hypervisor.lang import struct, u32, u64, wrap_u64
 from hypervisor.model import Vcpu
 
@@ -214,4 +213,4 @@ def count_refused(vcpu: Vcpu, what: str) -> None:
     assert owner is not None
     owner.refused_msrs += 1
     if DEBUG and owner.refused_msrs <= REFUSALS_SAID:
-        say(f"vm {owner.id}: {what} {u32(vcpu.regs.rcx):#x} refused at {vcpu.regs.rip:#x}")
+        log.warning(f"vm {owner.id}: {what} {u32(vcpu.regs.rcx):#x} refused at {vcpu.regs.rip:#x}")

@@ -5,7 +5,7 @@ operator_commands.py.
 """
 from typing import Final
 
-from hypervisor import board, console, guest_console, operator_commands, vm
+from hypervisor import board, console, guest_console, operator_commands, operator_vm_commands, vm
 from hypervisor.arch_x86 import serial
 from hypervisor.console import LINE_BYTES, prompt
 from hypervisor.guest_console import attached
@@ -28,7 +28,7 @@ def start() -> None:
     """Guests run from now on. Show the prompt, or give the keys to the first VM if the bundle asks for it."""
     first = vm.by_id(0)
     if vm.table.attach and first is not None and first.state == VmState.RUNNING:
-        operator_commands.attach_to(first)
+        operator_vm_commands.attach_to(first)
     else:
         console.show_prompt()
 

@@ -1,9 +1,10 @@
 """The lines of the boot: one a phase, with the time, the phase's name and what was found."""
-from hypervisor import clock
+from hypervisor import clock, log
 from hypervisor.abi import EXIT_PANIC
 from hypervisor.arch_x86 import machine_exit
 from hypervisor.console import say
 from hypervisor.lang import u32, u64
+from hypervisor.log import Level
 
 
 def found(name: str, text: str) -> None:
@@ -15,6 +16,7 @@ def found(name: str, text: str) -> None:
     c = tenths_of_ms // 10 % 10
     d = tenths_of_ms % 10
     say(f"[{seconds:3}.{a}{b}{c}{d}] {name:<11} {text}")
+    log.keep(Level.INFO, f"{name}: {text}")
 
 
 def refuse(name: str, text: str, code: u32) -> None:

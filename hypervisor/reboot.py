@@ -5,9 +5,8 @@ zeroed, so nothing of the life before is left. Other VMs do not notice.
 """
 from typing import Final
 
-from hypervisor import clock, guest_console
+from hypervisor import clock, guest_console, log
 from hypervisor.abi import REBOOTS_UNLIMITED
-from hypervisor.console import say
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, text_at, u64
 from hypervisor.model import Vm, VmState
@@ -28,14 +27,14 @@ def ask(vm: Vm, how: str) -> Outcome:
     if vm.reboots >= vm.reboots_most and vm.reboots_most != REBOOTS_UNLIMITED:
         return refuse(vm, f"vm '{name}' ends by {how}: of {vm.reboots_most} reboots none is left")
     vm.reboots += 1
-    say(f"vm '{name}' reboots by {how} ({vm.reboots})")
+    log.info(f"vm '{name}' reboots by {how} ({vm.reboots})")
     vm.state = VmState.REBOOTING
     return Outcome.STOP
 
 
 def refuse(vm: Vm, line: str) -> Outcome:
     """It ends instead."""
-    say(line)
+    log.warning(line)
     vm.exit_code = EXIT_CODE_RESET
     vm.state = VmState.ENDED
     return Outcome.STOP

@@ -141,9 +141,10 @@ def reschedule(cpu: Cpu) -> None:
     cpu.work |= WORK_INJECT
     owner = vcpu.vm
     assert owner is not None
-    if changed:
+    if changed or vcpu.tsc_offset != owner.tsc_offset:
         backend.switch_to(cpu, owner, vcpu)
         steal_time.entered(vcpu)
+        vcpu.tsc_offset = owner.tsc_offset
         cpu.work |= WORK_FPU
     if vcpu.seen_epoch != owner.epoch:  # pages were unmapped since it ran last
         cpu.work |= WORK_TLB

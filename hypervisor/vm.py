@@ -1,11 +1,10 @@
 """Virtual machines: made, started, ended, and given back a piece at a time."""
 from typing import Annotated, Final
 
-from hypervisor import board, clock, guest_console, vcpu
+from hypervisor import board, clock, guest_console, log, vcpu
 from hypervisor.abi import VM_KIND_PV, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.block import virtual_disk
-from hypervisor.console import say
 from hypervisor.cpu import owe
 from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
 from hypervisor.memory import frames, nested
@@ -132,7 +131,7 @@ def stopped(vm: Vm) -> None:
     """The VM runs no more; the run loop gives back what it holds. Its state, ENDED, CRASHED or REBOOTING, was set by who stopped it."""
     if vm.state not in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
         vm.state = VmState.CRASHED
-        say(f"vm '{name(vm)}' stopped")
+        log.error(f"vm '{name(vm)}' stopped")
     if vm.state != VmState.REBOOTING:
         guest_console.finish(vm)
     for member in vm.vcpus:

@@ -1,12 +1,11 @@
 """From the bundle's configuration to VMs that run. Nothing in it is trusted: what is wrong is refused by name."""
 from typing import Final
 
-from hypervisor import bundle, disk_config, guest_console, phase, vm
+from hypervisor import bundle, disk_config, guest_console, log, phase, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_ATTACH, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES,
                             VM_KIND_LINUX, VM_KIND_MULTIBOOT, VM_KIND_PV, BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.bundle import Member
-from hypervisor.console import say
 from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u64
 from hypervisor.loaders import linux64, multiboot, pv_elf
 from hypervisor.memory import frames
@@ -166,7 +165,7 @@ def start_all() -> Status:
 def refuse(why: str) -> Status:
     """Say it."""
     if config.name[0] != 0:
-        say(f"vm '{text_at(address(config.name))}' refused: {why}")
+        log.warning(f"vm '{text_at(address(config.name))}' refused: {why}")
     else:
-        say(f"configuration refused: {why}")
+        log.warning(f"configuration refused: {why}")
     return Status.BAD_ARGUMENT

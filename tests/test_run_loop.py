@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hypervisor import run_loop, vm
+from hypervisor import log, run_loop, vm, vm_control
 from hypervisor.abi import EXIT_GUEST_FAILED, EXIT_OK, HYPERCALL_BASE, START_INFO_MAGIC, VM_KIND_PV, Hypercall, StartInfo, VmConfig
 from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend, machine_exit, serial
@@ -321,6 +321,51 @@ def test_waiting_handlers_run_again(host: Host) -> None:
         unmap_memory(LINES)
     assert [line[4] for line in host.text.splitlines() if line.startswith("[a] ")] == [chr(48 + i) for i in range(64)]
     assert guest_memory.random_wait.waits > 3
+
+
+def test_time_stands_still_while_paused(host: Host) -> None:
+    """Guest time, the TSC offset and an armed timer move on by the pause, and its vCPU does not run."""
+    runs: list[int] = []
+    made: list[Vm] = []
+
+    def sleeper(guest: Guest) -> Script:
+        guest.call(Hypercall.TIMER_SET, 1_000_000)
+        yield
+        guest.call(Hypercall.TIME)
+        yield
+        before = guest.vmcb.rax
+        while vm_control.pause(guest.vm) == Status.OK:
+            guest.call(Hypercall.BLOCK)
+            yield
+            runs.append(guest.vmcb.rax)
+            guest.call(Hypercall.TIME)
+            yield
+            runs.append(guest.vmcb.rax - before)
+            break
+        yield from power_off(guest)
+
+    def other(guest: Guest) -> Script:
+        sleeping = made[0]
+        for _ in range(4000):
+            guest.call(Hypercall.YIELD)
+            yield
+        assert sleeping.state == VmState.PAUSED and not runs
+        offset, lost_from = sleeping.tsc_offset, sleeping.paused_at
+        assert vm_control.resume(sleeping) == Status.OK and vm_control.resume(sleeping) == Status.BAD_ARGUMENT
+        assert (offset - sleeping.tsc_offset) % (1 << 64) >= 4_000_000 <= sleeping.started_at
+        assert sleeping.paused_at == 0 < lost_from
+        yield from power_off(guest)
+
+    def timer_interrupt() -> None:
+        cpus[0].work |= WORK_INTERRUPT
+
+    machine.on_halt = timer_interrupt
+    made.append(host.add("a", sleeper))
+    host.add("b", other)
+    assert host.run() == EXIT_OK
+    assert runs[0] == 0 and 900_000 <= runs[1] < 3_000_000, "the timer came at its guest time"
+    kept = ["".join(map(chr, log.get(number).text)) for number in range(log.first_kept(), log.ring.written)]
+    assert kept[-2].startswith("vm 'a' paused\0") and kept[-1].startswith("vm 'a' resumed after ")
 
 
 @pytest.mark.parametrize("data, status", [

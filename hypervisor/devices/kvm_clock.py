@@ -8,8 +8,8 @@ arch/x86/include/asm/pvclock-abi.h.
 | 4B564D00 (and 11) | address, 4-byte aligned | the wall-clock structure is written there once, with the time of day at guest time 0 |
 | 4B564D01 (and 12) | address, 4-byte aligned; bit 0 enable | the time structure is written there; with bit 0 clear nothing more happens |
 
-The host has one TSC frequency and the offset of a VM never changes, so the structure is written once: version 2, stable.
-Guest time 0 is TSC 0 of the guest.
+The host has one TSC frequency, and the guest's TSC stands still while it is paused, so the structure is written once: version 2,
+stable. Guest time 0 is TSC 0 of the guest. After a pause the flag GUEST_STOPPED_BIT is set in it (vm_control.resume).
 """
 from typing import Final
 
@@ -17,6 +17,7 @@ from hypervisor.lang import struct, u32, u64, u8
 
 SYSTEM_TIME_ENABLE: Final[u64] = 1
 TSC_STABLE_BIT: Final = 1
+GUEST_STOPPED_BIT: Final = 2  # the hypervisor sets it, the guest clears it
 
 
 @struct

@@ -1,0 +1,164 @@
+"""Commands of the prompt about one VM, or about all of them; operator_commands.py lists them."""
+from typing import Annotated, Final
+
+from hypervisor import clock, guest_console, text, vm, vm_control
+from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
+from hypervisor.console import say
+from hypervisor.lang import array, text_at, u32, u64
+from hypervisor.model import Vcpu, Vm, VmState
+from hypervisor.sched import policy
+from hypervisor.status import Status
+
+VM_STATES: Final = 6
+
+STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed", "reboots"]
+KIND_OF_VM: Final[Annotated[list[str], 4]] = ["?", "pv", "linux", "multiboot"]
+
+
+def list_(arguments: u64) -> None:
+    """list"""
+    say("  id name             kind  state   weight vcpus   memory   backed       cpu")
+    for machine in vm.table.vms:
+        if machine is not None:
+            mib: u64 = machine.memory_bytes >> 20
+            kib: u64 = machine.private_frames << 2
+            name = vm.name(machine)
+            kind = KIND_OF_VM[machine.kind]
+            state = STATE_NAMES[machine.state]
+            say(f"  {machine.id:2} {name:<16} {kind:<5} {state:<8}{machine.weight:6} {machine.vcpu_count:5} {mib:4} MiB"
+                f" {kib:6}K {cpu_ms(machine):6} ms")
+
+
+def info(arguments: u64) -> None:
+    """info NAME"""
+    machine = named(arguments)
+    if machine is None:
+        return
+    state = STATE_NAMES[machine.state]
+    say(f"  {vm.name(machine)}: {state}, {machine.vcpu_count} vCPU, weight {machine.weight}, {cpu_ms(machine)} ms of CPU")
+    say(f"  memory   {machine.memory_bytes >> 10} KiB, of which {machine.private_frames << 2} KiB are backed")
+    say(f"  overhead {machine.overhead_frames + machine.nested_frames} frames, {machine.nested_frames} of them nested tables")
+    say(f"  traded   {machine.released_frames} frames released, {machine.populated_frames} populated, "
+        f"{machine.pressure_frames} asked for")
+    say(f"  holes    {machine.holes_touched} accesses beyond its memory, {machine.refused_msrs} MSRs refused")
+    p = machine.platform
+    if p is not None:
+        say(f"  ports    {p.unknown_reads} reads and {p.unknown_writes} writes where no device is, the last at {p.last_unknown:#x}")
+    show_exits(machine)
+
+
+def stats(arguments: u64) -> None:
+    """stats NAME: exits by cause of each vCPU."""
+    machine = named(arguments)
+    if machine is None:
+        return
+    say(f"  {vm.name(machine)}: exits by cause, of all its vCPUs since it was made")
+    show_exits(machine)
+    for vcpu in machine.vcpus:
+        if vcpu is not None and machine.vcpu_count > 1:
+            say(f"  vcpu {vcpu.index}: {clock.ns_of(vcpu.cpu_time) // 1_000_000} ms of CPU")
+            show_vcpu_exits(vcpu)
+
+
+def attach(arguments: u64) -> None:
+    """attach NAME"""
+    machine = named(arguments)
+    if machine is None:
+        return
+    if not vm_control.is_alive(machine):
+        say(f"{vm.name(machine)} does not run")
+        return
+    attach_to(machine)
+
+
+def attach_to(machine: Vm) -> None:
+    """Give a VM the keys."""
+    say(f"attached to {vm.name(machine)}; Ctrl-] detaches")
+    guest_console.attach(machine)
+
+
+def pause(arguments: u64) -> None:
+    """pause NAME"""
+    machine = named(arguments)
+    if machine is not None and vm_control.pause(machine) != Status.OK:
+        say(f"{vm.name(machine)} does not run")
+
+
+def resume(arguments: u64) -> None:
+    """resume NAME"""
+    machine = named(arguments)
+    if machine is not None and vm_control.resume(machine) != Status.OK:
+        say(f"{vm.name(machine)} is not paused")
+
+
+def stop(arguments: u64) -> None:
+    """stop NAME"""
+    machine = named(arguments)
+    if machine is not None and vm_control.stop(machine) != Status.OK:
+        say(f"{vm.name(machine)} does not run")
+
+
+def reboot(arguments: u64) -> None:
+    """reboot NAME"""
+    machine = named(arguments)
+    if machine is not None and vm_control.reboot(machine) != Status.OK:
+        say(f"{vm.name(machine)} does not run")
+
+
+def weight(arguments: u64) -> None:
+    """weight NAME N"""
+    number = text.cut_word(arguments)
+    machine = named(arguments)
+    if machine is None:
+        return
+    text.cut_word(number)
+    value = text.number_at(number)
+    if value >> 32 != 0 or policy.set_weight(machine, u32(value)) != Status.OK:
+        say(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
+    else:
+        say(f"{vm.name(machine)}: weight {value}")
+
+
+def named(name: u64) -> Vm | None:
+    """The VM of the name that the text at this address begins with; None, and said so, if there is none."""
+    text.cut_word(name)
+    for machine in vm.table.vms:
+        if machine is not None and text.same(vm.name(machine), text_at(name)):
+            return machine
+    say(f"no such VM: {text_at(name)}")
+    return None
+
+
+def cpu_ms(machine: Vm) -> u64:
+    """Milliseconds of CPU charged to all its vCPUs, those that are no more included."""
+    ticks: u64 = machine.past_cpu_time
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            ticks += vcpu.cpu_time
+    return clock.ns_of(ticks) // 1_000_000
+
+
+def count_exits(machine: Vm, counts: Annotated[list[u64], EXIT_CAUSES]) -> None:
+    """Exits by cause, over all vCPUs, those that are no more included."""
+    for cause in range(EXIT_CAUSES):
+        counts[cause] = machine.past_exits[cause]
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            for cause in range(EXIT_CAUSES):
+                counts[cause] += vcpu.exits[cause]
+
+
+def show_exits(machine: Vm) -> None:
+    """Exits by cause, over all vCPUs."""
+    counts: Annotated[list[u64], EXIT_CAUSES] = array(u64, EXIT_CAUSES)
+    count_exits(machine, counts)
+    for cause in range(EXIT_CAUSES):
+        if counts[cause] != 0:
+            say(f"    {CAUSE_NAMES[cause]:<18}{counts[cause]:10}")
+
+
+def show_vcpu_exits(vcpu: Vcpu) -> None:
+    """Exits of one vCPU by cause."""
+    for cause in range(EXIT_CAUSES):
+        if vcpu.exits[cause] != 0:
+            say(f"    {CAUSE_NAMES[cause]:<18}{vcpu.exits[cause]:10}")

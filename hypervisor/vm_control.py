@@ -1,0 +1,94 @@
+"""What the operator may do to a VM, by the prompt or by the channel: pause, resume, stop, reboot.
+
+While a VM is paused its time stands still: its TSC offset, guest time and the deadlines of its timers move on by the length of
+the pause, and KVM's clock tells a stock guest that it was stopped.
+"""
+from typing import Final
+
+from hypervisor import clock, guest_console, log, msrs, timers, vm
+from hypervisor.addresses import Gpa
+from hypervisor.cpu import owe, this_cpu
+from hypervisor.devices import kvm_clock
+from hypervisor.lang import offsetof, u64, wrap_u64
+from hypervisor.memory import guest_memory
+from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, Vm, VmState
+from hypervisor.sched import policy
+from hypervisor.sched.wake import charge_running
+from hypervisor.status import Status
+
+FLAGS_AT: Final[u64] = offsetof(kvm_clock.TimeInfo, "flags")
+
+
+def pause(machine: Vm) -> Status:
+    """Keep a running VM from the CPU, its time with it. BAD_ARGUMENT: it does not run."""
+    if machine.state != VmState.RUNNING:
+        return Status.BAD_ARGUMENT
+    machine.state = VmState.PAUSED
+    machine.paused_at = clock.now()
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            vcpu.timer_held = vcpu.timer.heap_index != 0
+            timers.cancel(vcpu.timer)
+            if not vcpu.on_cpu:
+                policy.dequeue(vcpu)
+    owe(WORK_RESCHED)  # one that is on the CPU leaves it when it has been charged
+    log.info(f"vm '{vm.name(machine)}' paused")
+    return Status.OK
+
+
+def resume(machine: Vm) -> Status:
+    """Let a paused VM go on where it was. BAD_ARGUMENT: it is not paused."""
+    if machine.state != VmState.PAUSED or machine.paused_at == 0:
+        return Status.BAD_ARGUMENT
+    lost: u64 = clock.now() - machine.paused_at
+    machine.paused_at = 0
+    machine.started_at += lost
+    machine.tsc_offset = wrap_u64(machine.tsc_offset - lost)
+    machine.state = VmState.RUNNING
+    charge_running()
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            if vcpu.timer_held:
+                timers.arm(this_cpu(), vcpu.timer, vcpu.timer.deadline + lost)
+            say_stopped(machine, vcpu)
+            if vcpu.state == VcpuState.RUNNABLE and not vcpu.on_cpu:
+                vcpu.waits_since = clock.now()
+                policy.enqueue(vcpu)
+    owe(WORK_RESCHED)
+    log.info(f"vm '{vm.name(machine)}' resumed after {clock.ns_of(lost) // 1_000_000} ms")
+    return Status.OK
+
+
+def say_stopped(machine: Vm, vcpu: Vcpu) -> None:
+    """Tell a guest that reads KVM's clock that it was stopped, so that its watchdogs do not take the pause for a hang."""
+    place: u64 = vcpu.misc_msr[msrs.SYSTEM_TIME_SLOT]
+    if place & kvm_clock.SYSTEM_TIME_ENABLE != 0:
+        structure: u64 = place & ~u64(kvm_clock.SYSTEM_TIME_ENABLE)
+        # A page that has no frame any more has no reader either.
+        guest_memory.write_u8(machine, Gpa(structure + FLAGS_AT), kvm_clock.TSC_STABLE_BIT | kvm_clock.GUEST_STOPPED_BIT)
+
+
+def stop(machine: Vm) -> Status:
+    """End a VM. BAD_ARGUMENT: it has ended."""
+    if not is_alive(machine):
+        return Status.BAD_ARGUMENT
+    machine.state = VmState.ENDED
+    log.info(f"vm '{vm.name(machine)}' stopped by the operator")
+    vm.stopped(machine)
+    return Status.OK
+
+
+def reboot(machine: Vm) -> Status:
+    """Start a VM again from its kernel, whatever it does now; of its own reboots it loses none. BAD_ARGUMENT: it has ended."""
+    if not is_alive(machine):
+        return Status.BAD_ARGUMENT
+    guest_console.finish_line(machine)
+    machine.state = VmState.REBOOTING
+    log.info(f"vm '{vm.name(machine)}' rebooted by the operator")
+    vm.stopped(machine)
+    return Status.OK
+
+
+def is_alive(machine: Vm) -> bool:
+    """Whether it can be stopped or rebooted: it runs or is paused."""
+    return machine.state in (VmState.RUNNING, VmState.PAUSED)
