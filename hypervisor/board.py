@@ -1,21 +1,21 @@
 """What connects the devices of a VM (devices/platform.py, pure) to time, timers, console and the VM's life."""
 from typing import Final
 
-from hypervisor import clock, guest_console, log, reboot, timers
+from hypervisor import apic_bus, clock, guest_console, log, reboot, timers
 from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
-from hypervisor.cpu import owe, this_cpu
-from hypervisor.devices import platform, uart16550
+from hypervisor.cpu import this_cpu
+from hypervisor.devices import ioapic, lapic, platform, uart16550
+from hypervisor.devices.lapic import Message
 from hypervisor.devices.platform import Platform
 from hypervisor.devices.rate import NEVER
-from hypervisor.events import raise_event
+from hypervisor.events import notify, raise_event
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, at, sizeof, text_at, u32, u64
 from hypervisor.memory import frames
 from hypervisor.memory.ledger import Use
-from hypervisor.model import WORK_INJECT, TimerKind, Vcpu, VcpuState, Vm, VmState
-from hypervisor.sched.wake import wake
+from hypervisor.model import TimerKind, Vcpu, Vm, VmState
 from hypervisor.status import Status
 
 
@@ -62,9 +62,9 @@ def carry_out(vcpu: Vcpu, vm: Vm, p: Platform) -> Outcome:
         effects = effects | p.effects
         p.effects = 0
     if effects & platform.EFFECT_DEADLINE:
-        arm(vcpu, vm, p)
-    if effects & platform.EFFECT_INTERRUPT and platform.interrupt_pending(p):
-        owe(WORK_INJECT)
+        arm(vm, p)
+    if effects & platform.EFFECT_INTERRUPT:
+        interrupt(vm, p)
     if effects & platform.EFFECT_POWER_OFF:
         return end(vm, p.exit_code, "switched itself off")
     if effects & platform.EFFECT_RESET:
@@ -81,13 +81,24 @@ def end(vm: Vm, exit_code: u32, how: str) -> Outcome:
     return Outcome.STOP
 
 
-def arm(vcpu: Vcpu, vm: Vm, p: Platform) -> None:
-    """Let the vCPU's timer expire when the devices have something to do next."""
+def interrupt(vm: Vm, p: Platform) -> None:
+    """The devices may have interrupted: send what the I/O APIC has, and tell the vCPUs that listen to the 8259."""
+    apic_bus.drain(vm, p)
+    if platform.interrupt_pending(p):
+        for member in vm.vcpus:
+            if member is not None and hears_pic(member, p):
+                notify(member)
+
+
+def arm(vm: Vm, p: Platform) -> None:
+    """Let the first vCPU's timer expire when the devices have something to do next."""
+    first = vm.vcpus[0]
+    assert first is not None
     due = platform.next_deadline(p)
     if due == NEVER:
-        timers.cancel(vcpu.timer)
+        timers.cancel(first.timer)
     else:
-        timers.arm_for_guest(this_cpu(), vcpu.timer, vm.started_at + clock.ticks_of(due) + 1)
+        timers.arm_for_guest(this_cpu(), first.timer, vm.started_at + clock.ticks_of(due) + 1)
 
 
 def feed(vm: Vm, p: Platform) -> None:
@@ -105,19 +116,23 @@ def advance(vcpu: Vcpu) -> None:
         return
     platform.advance(p, guest_time(vm))
     feed(vm, p)
-    if p.effects & platform.EFFECT_DEADLINE or vcpu.timer.heap_index == 0:
-        arm(vcpu, vm, p)
+    settle(vm, p)
+
+
+def settle(vm: Vm, p: Platform) -> None:
+    """Carry out effects that do not end the VM."""
+    effects: u32 = p.effects
     p.effects = 0
+    first = vm.vcpus[0]
+    if effects & platform.EFFECT_DEADLINE or (first is not None and first.timer.heap_index == 0):
+        arm(vm, p)
+    if effects & platform.EFFECT_INTERRUPT:
+        interrupt(vm, p)
 
 
 def timer_expired(vcpu: Vcpu) -> None:
-    """The vCPU's timer has run out: wake it if a device interrupts it now."""
+    """The timer of the VM's devices has run out: vCPUs that a device interrupts now are told."""
     advance(vcpu)
-    if interrupt_pending(vcpu):
-        if vcpu.state == VcpuState.BLOCKED:
-            wake(vcpu)
-        if vcpu.on_cpu:
-            owe(WORK_INJECT)
 
 
 def typed(vm: Vm) -> None:
@@ -128,33 +143,42 @@ def typed(vm: Vm) -> None:
     if vm.platform is None:
         raise_event(first, EVENT_CONSOLE)
     else:
-        timer_expired(first)
+        advance(first)
 
 
-def interrupt_pending(vcpu: Vcpu) -> bool:
-    """Does a device ask for the vCPU's attention? False for VMs without devices."""
+def hears_pic(vcpu: Vcpu, p: Platform) -> bool:
+    """Whether the 8259's interrupts are this vCPU's to take."""
+    message = Message()
+    return lapic.takes_pic(vcpu.lapic) or ioapic.is_extint(p.ioapic, message) and lapic.addressed(vcpu.lapic, message)
+
+
+def pic_pending(vcpu: Vcpu) -> bool:
+    """Does the 8259 ask for this vCPU's attention? False for VMs without devices."""
     vm = vcpu.vm
     assert vm is not None
     p = vm.platform
-    return p is not None and platform.interrupt_pending(p)
+    return p is not None and platform.interrupt_pending(p) and hears_pic(vcpu, p)
+
+
+def interrupt_pending(vcpu: Vcpu) -> bool:
+    """Does a device, or another vCPU, ask for the vCPU's attention?"""
+    return lapic.pending(vcpu.lapic) != lapic.NO_VECTOR or pic_pending(vcpu)
 
 
 def set_line(vm: Vm, irq: u32, level: bool) -> None:
-    """A device beside the platform pulls an interrupt line, or lets go of it; wakes the vCPU that is interrupted by it now."""
+    """A device beside the platform pulls an interrupt line, or lets go of it; the vCPU that is interrupted by it now is told."""
     p = vm.platform
-    first = vm.vcpus[0]
-    if p is None or first is None:
-        return
-    platform.set_line(p, irq, level)
-    if level and platform.interrupt_pending(p):
-        if first.state == VcpuState.BLOCKED:
-            wake(first)
-        if first.on_cpu:
-            owe(WORK_INJECT)
+    if p is not None:
+        platform.set_line(p, irq, level)
+        settle(vm, p)
 
 
 def acknowledge(vcpu: Vcpu) -> u32:
     """The vector of the interrupt that the vCPU takes; interrupt_pending was true."""
+    if not pic_pending(vcpu):
+        taken = lapic.pending(vcpu.lapic)
+        lapic.acknowledge(vcpu.lapic, taken)
+        return taken
     vm = vcpu.vm
     assert vm is not None
     p = vm.platform
@@ -162,5 +186,5 @@ def acknowledge(vcpu: Vcpu) -> u32:
     vector = platform.acknowledge(p)
     if p.effects & platform.EFFECT_DEADLINE:
         p.effects = u32(p.effects & ~platform.EFFECT_DEADLINE)
-        arm(vcpu, vm, p)
+        arm(vm, p)
     return vector

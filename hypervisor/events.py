@@ -8,7 +8,12 @@ from hypervisor.sched.wake import wake
 def raise_event(vcpu: Vcpu, bits: u64) -> None:
     """Make EVENT_* bits pending; wakes a vCPU that sleeps in BLOCK or HLT. One that waits for a frame goes on waiting."""
     vcpu.pending_events |= bits
-    if vcpu.state == VcpuState.BLOCKED:
+    notify(vcpu)
+
+
+def notify(vcpu: Vcpu) -> None:
+    """Something may wait for the vCPU: it looks before it runs on. Wakes one that sleeps in BLOCK or HLT, unless it hears nothing."""
+    if vcpu.state == VcpuState.BLOCKED and not vcpu.deaf:
         wake(vcpu)
     if vcpu.on_cpu:
         owe(WORK_INJECT)

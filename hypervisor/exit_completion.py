@@ -19,6 +19,6 @@ def complete_register_access(vcpu: Vcpu, exit: VmExit) -> bool:
     if not guest_code.decode_at_rip(vcpu, state, code) or code.map != MAP_0F or not MOV_CR_FIRST <= code.opcode <= MOV_CR_LAST:
         return False
     exit.length = code.length
-    exit.number = code.reg
+    exit.number = code.reg + (8 if code.lock else 0)  # LOCK MOV CR0 is MOV CR8 (APM vol. 3, MOV CRn)
     exit.register = code.rm
     return True

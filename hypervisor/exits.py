@@ -41,7 +41,7 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
 def leave(vcpu: Vcpu, outcome: Outcome) -> None:
     """The vCPU does not simply run on."""
     if outcome == Outcome.BLOCK:
-        if vcpu.pending_events == 0 and not inject.interrupt_pending(vcpu):
+        if not inject.wakes(vcpu):
             sleep(vcpu, VcpuState.BLOCKED)
     elif outcome == Outcome.WAIT:
         vcpu.restart = True

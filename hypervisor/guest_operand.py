@@ -1,14 +1,14 @@
 """Operands of a guest's instruction in its memory: found through its segments and tables, pinned, read and written.
 
-What is not RAM reads ones and drops writes; each such access is counted in Vm.holes_touched. Segment limits and rights are not
+What is no RAM and no device (mmio_devices.py) reads ones and drops writes; each such access is counted in Vm.holes_touched. Segment limits and rights are not
 looked at: the CPU has done so before the exit.
 """
 from __future__ import annotations
 
 from typing import Annotated, Final
 
-from hypervisor import inject
-from hypervisor.addresses import PAGE_MASK, Gpa
+from hypervisor import inject, mmio_devices
+from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, Gpa
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.decoder.instruction import size_mask
 from hypervisor.arch_x86.defs.cr import GP, PF
@@ -36,6 +36,8 @@ class Operand:
     size: u32
     bytes: Annotated[list[u64], 8]  # guest-physical addresses; NOWHERE: not RAM
     in_hole: bool  # some of it is not RAM
+    device: Gpa  # of its first byte, if all of it is one device's
+    in_device: bool
 
 
 def place(operand: Operand, state: GuestState, segment: u32, offset: u64, address_size: u32) -> None:
@@ -59,6 +61,7 @@ def find(vcpu: Vcpu, state: GuestState, operand: Operand, size: u32, write: bool
     status = Status.OK
     operand.size = size
     operand.in_hole = False
+    operand.in_device = False
     for index in range(size):
         offset = wrap_u64(operand.offset + index) & operand.offset_mask
         linear = wrap_u64(operand.base + offset) & operand.linear_mask
@@ -75,6 +78,9 @@ def find(vcpu: Vcpu, state: GuestState, operand: Operand, size: u32, write: bool
         before = linear
         operand.bytes[index] = u64(found.gpa) if status == Status.OK else NOWHERE
         operand.in_hole = operand.in_hole or status != Status.OK
+        if index == 0 and status == Status.BAD_ADDRESS:
+            operand.device = found.gpa
+            operand.in_device = (found.gpa & PAGE_MASK) + size <= PAGE_SIZE and mmio_devices.is_device(vm, found.gpa)
     return Status.OK
 
 
@@ -101,8 +107,12 @@ def locate(vcpu: Vcpu, state: GuestState, linear: u64, write: bool, found: Trans
     return status
 
 
-def load(vm: Vm, operand: Operand) -> u64:
+def load(vcpu: Vcpu, operand: Operand) -> u64:
     """Read what `find` found."""
+    if operand.in_device:
+        return mmio_devices.read(vcpu, operand.device, operand.size)
+    vm = vcpu.vm
+    assert vm is not None
     value: u64 = 0
     for index in range(operand.size):
         byte: u64 = 0xFF
@@ -114,8 +124,13 @@ def load(vm: Vm, operand: Operand) -> u64:
     return value
 
 
-def store(vm: Vm, operand: Operand, value: u64) -> None:
+def store(vcpu: Vcpu, operand: Operand, value: u64) -> None:
     """Write what `find` found; each byte that is RAM has been pinned for this exit."""
+    if operand.in_device:
+        mmio_devices.write(vcpu, operand.device, operand.size, value)
+        return
+    vm = vcpu.vm
+    assert vm is not None
     for index in range(operand.size):
         if operand.bytes[index] != NOWHERE:
             status = guest_memory.write_u8(vm, Gpa(operand.bytes[index]), u8((value >> ((8 * index) & 63)) & 0xFF))

@@ -4,7 +4,7 @@ Restartable: what cannot be handed over yet stays pending.
 """
 from typing import Final
 
-from hypervisor import board, event_delivery
+from hypervisor import apic_bus, board, event_delivery, vcpu_startup
 from hypervisor.arch_x86 import backend
 from hypervisor.cpu import owe
 from hypervisor.lang import u32
@@ -15,7 +15,9 @@ INFO_VALID: Final[u32] = 1 << 31
 INFO_ERROR_CODE: Final[u32] = 1 << 11
 TYPE_INTERRUPT: Final[u32] = 0 << 8
 TYPE_MASK: Final[u32] = 7 << 8
+TYPE_NMI: Final[u32] = 2 << 8
 TYPE_EXCEPTION: Final[u32] = 3 << 8
+NMI_VECTOR: Final[u32] = 2
 
 
 def exception(vcpu: Vcpu, vector: u32) -> None:
@@ -39,8 +41,13 @@ def deliver(vcpu: Vcpu) -> None:
     An exception goes before an interrupted external interrupt, and in place of any other interrupted event, which comes
     again when its instruction is executed again.
     """
+    apic = vcpu.lapic
+    if (apic.init or apic.startup) and not vcpu_startup.take(vcpu):
+        return
     event_delivery.publish(vcpu)
     board.advance(vcpu)
+    if apic.requests != 0 or vcpu.tpr_watched != 0:
+        apic_bus.sync_tpr(vcpu)
     if vcpu.exception_pending:
         vcpu.exception_pending = False
         info: u32 = INFO_VALID | TYPE_EXCEPTION | vcpu.exception_vector
@@ -52,7 +59,20 @@ def deliver(vcpu: Vcpu) -> None:
     elif vcpu.reinject != 0:
         backend.inject(vcpu, vcpu.reinject, vcpu.reinject_error)
         vcpu.reinject = 0
+    if apic.nmi:
+        deliver_nmi(vcpu)
     deliver_interrupt(vcpu)
+    if apic.requests != 0 or vcpu.tpr_watched != 0:
+        apic_bus.watch_tpr(vcpu)
+
+
+def deliver_nmi(vcpu: Vcpu) -> None:
+    """The NMI that waits, if the guest takes it now, else a window."""
+    if backend.can_inject_nmi(vcpu):
+        vcpu.lapic.nmi = False
+        vcpu.deaf = False
+        backend.inject(vcpu, INFO_VALID | TYPE_NMI | NMI_VECTOR, 0)
+    backend.request_nmi_window(vcpu, vcpu.lapic.nmi)
 
 
 def deliver_interrupt(vcpu: Vcpu) -> None:
@@ -65,6 +85,12 @@ def deliver_interrupt(vcpu: Vcpu) -> None:
 def interrupt_pending(vcpu: Vcpu) -> bool:
     """Does an external interrupt wait?"""
     return vcpu.reinject != 0 or vcpu.event_interrupt or board.interrupt_pending(vcpu)
+
+
+def wakes(vcpu: Vcpu) -> bool:
+    """Does something wait that ends a HLT?"""
+    apic = vcpu.lapic
+    return apic.nmi or apic.init or vcpu.pending_events != 0 or (not vcpu.deaf and interrupt_pending(vcpu))
 
 
 def take_interrupt(vcpu: Vcpu) -> u32:

@@ -1,6 +1,6 @@
-"""An instruction of a stock guest that touched guest-physical space where nothing is, carried out in software.
+"""An instruction that touched guest-physical space where no RAM is, carried out in software.
 
-Reads give ones, writes are dropped and counted; operands that are RAM are read and written. Restartable: registers change
+Devices answer (mmio_devices.py); elsewhere reads give ones, writes are dropped and counted; operands that are RAM are read and written. Restartable: registers change
 after everything has been pinned. Strings go MOST_ELEMENTS at a time; the instruction then runs again for the rest.
 """
 from __future__ import annotations
@@ -87,8 +87,6 @@ def bit_offset(vcpu: Vcpu, access: Access) -> u64:
 
 def general(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access) -> Status:
     """One operand in memory, the other a register or immediate."""
-    vm = vcpu.vm
-    assert vm is not None
     operand = Operand()
     values = Values()
     writes: bool = not access.to_register and access.operation not in (Operation.CMP, Operation.TEST, Operation.BT)
@@ -97,14 +95,14 @@ def general(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access) ->
     if status != Status.OK:
         return status
     if access.operation != Operation.MOV or access.to_register:
-        values.memory = guest_operand.load(vm, operand)
+        values.memory = guest_operand.load(vcpu, operand)
     values.operand = code.immediate if access.register == NO_REGISTER else read_register(vcpu, access)
     values.accumulator = vcpu.regs.rax
     values.flags = vcpu.regs.rflags
     alu.apply(access.operation, access.width, access.to_register, values)
     vcpu.regs.rflags = values.flags
     if values.writes_memory:
-        guest_operand.store(vm, operand, values.memory)
+        guest_operand.store(vcpu, operand, values.memory)
     if values.writes_accumulator:
         registers.put(vcpu.regs, 0, values.accumulator, access.width)
     if values.writes_operand:
@@ -123,8 +121,6 @@ def put_register(vcpu: Vcpu, access: Access, value: u64) -> None:
 
 def stack(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access) -> Status:
     """PUSH and POP: of the two operands, one is on the stack. POP finds its own with RSP as it is afterwards."""
-    vm = vcpu.vm
-    assert vm is not None
     regs = vcpu.regs
     pushes: bool = access.operation == Operation.PUSH
     memory = Operand()
@@ -143,9 +139,9 @@ def stack(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access) -> S
     if status != Status.OK:
         return status
     if pushes:
-        guest_operand.store(vm, top, guest_operand.load(vm, memory))
+        guest_operand.store(vcpu, top, guest_operand.load(vcpu, memory))
     else:
-        guest_operand.store(vm, memory, guest_operand.load(vm, top))
+        guest_operand.store(vcpu, memory, guest_operand.load(vcpu, top))
     regs.rsp = moved
     return Status.OK
 
@@ -174,8 +170,6 @@ def strings(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access) ->
 
 def element(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access, source: Operand, target: Operand) -> Status:
     """One of them, whole or not at all."""
-    vm = vcpu.vm
-    assert vm is not None
     status = Status.OK
     mask = size_mask(code.address_size)
     if access.operation != Operation.STOS:
@@ -187,9 +181,9 @@ def element(vcpu: Vcpu, state: GuestState, code: Instruction, access: Access, so
         status = guest_operand.find(vcpu, state, target, access.width, True)
     if status != Status.OK:
         return status
-    value: u64 = vcpu.regs.rax if access.operation == Operation.STOS else guest_operand.load(vm, source)
+    value: u64 = vcpu.regs.rax if access.operation == Operation.STOS else guest_operand.load(vcpu, source)
     if access.operation == Operation.LODS:
         put_register(vcpu, access, value)
     else:
-        guest_operand.store(vm, target, value)
+        guest_operand.store(vcpu, target, value)
     return Status.OK

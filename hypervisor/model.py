@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from hypervisor.addresses import Gpa, Hpa, Hva
 from hypervisor.arch_x86.state import Registers
 from hypervisor.arch_x86.vm_exit import EXIT_CAUSES, VmExit
+from hypervisor.devices.lapic import Lapic
 from hypervisor.devices.platform import Platform
 from hypervisor.lang import i64, struct, u8, u32, u64
 from hypervisor.virtio.state import Devices
@@ -40,6 +41,7 @@ class VcpuState(IntEnum):
     BLOCKED = 1  # in BLOCK or HLT, until an event
     WAITING = 2  # in a handler that got WAIT; the exit is run again when woken
     STOPPED = 3
+    PARKED = 4  # waits for a start-up IPI: it has never run, or has taken an INIT
 
 
 class VmState(IntEnum):
@@ -63,6 +65,7 @@ class TimerKind(IntEnum):
     FRAME_WAIT = 4  # a vCPU that waits for a frame is woken, to fail (paging/pressure.py)
     REAP = 5  # the next piece of what an ended VM leaves behind (run_loop.reap)
     DISK = 6  # a limit of a virtual disk lets go, or transfers are looked at (block/scheduler.py)
+    APIC = 7  # timer of a vCPU's local APIC
 
 
 @struct
@@ -161,6 +164,13 @@ class Vcpu:
     tsc_offset: u64  # as the hardware was last told (Vm.tsc_offset)
     frame_wait_until: u64  # host TSC at which waiting for a frame fails (paging/pressure.py); 0: not waiting
     frame_wait_timer: Timer
+    apic_timer: Timer
+    deaf: bool  # has halted with interrupts off: only NMI and INIT wake it
+    nmi_masked: bool  # SVM: in an NMI handler
+    nmi_returns: bool  # SVM: the IRET at nmi_return_rip ends it
+    nmi_steps: bool  # SVM: that IRET is single-stepped, because another NMI waits
+    nmi_return_rip: u64
+    tpr_watched: u32  # priority class below which CR8 must fall for an exit, 0: none
     launched: bool  # VT-x: the VMCS has been launched, so VMRESUME is due
     # TLB
     asid: u32
@@ -175,6 +185,7 @@ class Vcpu:
     kicked: bool  # hypercalls/kvm.py: its next HLT does not sleep
     misc_msr: Annotated[list[u64], 8]  # msrs.py says which
     mtrr: Annotated[list[u64], 28]  # mtrr.py says which
+    lapic: Lapic
 
 
 @struct
@@ -221,6 +232,7 @@ class Vm:
     refused_msrs: u64  # RDMSR, WRMSR answered by #GP
     post_code: u32  # port 80 of a PV VM (a platform has its own)
     vcpu_count: u32
+    lowest_priority_next: u32  # vCPU whose turn it is among equals, for lowest-priority interrupts
     vcpus: Annotated[list[Vcpu | None], MAX_VCPUS_PER_VM]
     past_cpu_time: u64  # of vCPUs that are no more, as Vcpu.cpu_time and Vcpu.exits
     past_exits: Annotated[list[u64], EXIT_CAUSES]

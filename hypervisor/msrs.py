@@ -4,7 +4,7 @@
 |---|---|---|
 | FS, GS, KERNEL_GS base, STAR and its kin, SYSENTER | does not exit: the world switch carries them | does not exit |
 | TIME_STAMP_COUNTER | the guest's TSC | #GP: the offset of a VM never changes |
-| APIC_BASE | base, BSP; not enabled: there is no local APIC yet | the same value only |
+| APIC_BASE, 800-83F (x2APIC), TSC_DEADLINE | devices/lapic.py, lapic_timer.py | the same |
 | PLATFORM_ID | 0 | #GP |
 | FEATURE_CONTROL | locked, VMX off | #GP |
 | BIOS_SIGN_ID (microcode) | a constant that claims no fix | dropped: Linux writes 0 before it reads |
@@ -24,7 +24,7 @@ performance counters, those of VMX and SVM, thermal and power.
 """
 from typing import Final
 
-from hypervisor import clock, log, mtrr
+from hypervisor import apic_bus, clock, log, mtrr
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.defs.cr import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
@@ -32,12 +32,12 @@ from hypervisor.arch_x86.defs import msr as defs
 from hypervisor.arch_x86.intrinsics import wrmsr
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.build_options import DEBUG
+from hypervisor.devices import lapic_registers
+from hypervisor.devices.lapic_registers import RegisterValue
 from hypervisor.lang import struct, u32, u64, wrap_u64
 from hypervisor.model import Vcpu
 
 EFER_WRITABLE: Final[u64] = EFER_SCE | EFER_LME | EFER_NXE
-APIC_BASE_RESET: Final[u64] = 0xFEE00000  # bit 11 clear: no local APIC
-APIC_BASE_BSP: Final[u64] = 1 << 8
 FEATURE_CONTROL_LOCKED: Final[u64] = 1
 MICROCODE_AMD: Final[u64] = 0x01000065
 MICROCODE_INTEL: Final[u64] = 1 << 32
@@ -67,7 +67,9 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
     """False: #GP."""
     match msr:
         case defs.IA32_APIC_BASE:
-            found.value = APIC_BASE_RESET | (APIC_BASE_BSP if vcpu.index == 0 else 0)
+            found.value = vcpu.lapic.base
+        case defs.IA32_TSC_DEADLINE:
+            found.value = vcpu.lapic.tsc_deadline
         case defs.IA32_TIME_STAMP_COUNTER:
             found.value = tsc(vcpu)
         case defs.TSC_AUX:
@@ -97,8 +99,18 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
             found.value = read_amd(vcpu, msr)
             return features.amd
         case _:
+            if lapic_registers.X2APIC_FIRST <= msr <= lapic_registers.X2APIC_LAST:
+                return read_x2apic(vcpu, msr, found)
             return read_mtrr(vcpu, msr, found)
     return True
+
+
+def read_x2apic(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
+    """Registers of the local APIC."""
+    register = RegisterValue()
+    done = apic_bus.read_msr(vcpu, msr, register)
+    found.value = register.value
+    return done
 
 
 def read_mtrr(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
@@ -151,7 +163,10 @@ def write(vcpu: Vcpu, msr: u32, value: u64) -> bool:
         case defs.IA32_BIOS_SIGN_ID | defs.IA32_MISC_ENABLE:
             return True
         case defs.IA32_APIC_BASE:
-            return value == APIC_BASE_RESET | (APIC_BASE_BSP if vcpu.index == 0 else 0)
+            return apic_bus.write_base(vcpu, value)
+        case defs.IA32_TSC_DEADLINE:
+            apic_bus.set_tsc_deadline(vcpu, value)
+            return True
         case defs.IA32_DEBUGCTL | defs.IA32_MCG_STATUS:
             return value == 0
         case defs.KVM_POLL_CONTROL:

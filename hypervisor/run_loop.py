@@ -1,7 +1,7 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
 from typing import Final
 
-from hypervisor import board, clock, end_of_run, exits, inject, model, operator, steal_time, timers, vm, vm_config
+from hypervisor import apic_bus, board, clock, end_of_run, exits, inject, model, operator, steal_time, timers, vm, vm_config
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.block import scheduler as disk_scheduler
@@ -101,6 +101,8 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
         raise_event(vcpu, EVENT_TIMER)
     elif timer.kind == TimerKind.PLATFORM:
         board.timer_expired(vcpu)
+    elif timer.kind == TimerKind.APIC:
+        apic_bus.timer_expired(vcpu)
     elif timer.kind == TimerKind.FRAME_WAIT:
         wake(vcpu)
 

@@ -2,11 +2,13 @@
 from typing import Final
 
 from hypervisor import mtrr, timers
+from hypervisor.abi import VM_KIND_PV
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.defs.cr import RFLAGS_RESERVED_ONE
 from hypervisor.arch_x86.vm_exit import EXIT_CAUSES
 from hypervisor.cpu import this_cpu
+from hypervisor.devices import lapic
 from hypervisor.lang import address, at, sizeof, struct, u32
 from hypervisor.memory import frames
 from hypervisor.memory.ledger import Use
@@ -28,7 +30,7 @@ population: Final = Population()
 
 
 def create(vm: Vm, index: u32) -> Status:
-    """Make vCPU `index` of a VM whose nested tables exist; it is BLOCKED until vm.start. NO_MEMORY; QUOTA: too many."""
+    """Make vCPU `index` of a VM whose nested tables exist; it is BLOCKED until vm.start, or PARKED until a start-up IPI. NO_MEMORY; QUOTA: too many."""
     assert sizeof(Vcpu) <= PAGE_SIZE
     if population.count >= run_queue.CAPACITY or index >= MAX_VCPUS_PER_VM:
         return Status.QUOTA
@@ -47,6 +49,13 @@ def create(vm: Vm, index: u32) -> Status:
     vcpu.regs.rflags = RFLAGS_RESERVED_ONE
     vcpu.timer.vcpu = vcpu
     vcpu.timer.kind = TimerKind.GUEST
+    vcpu.apic_timer.vcpu = vcpu
+    vcpu.apic_timer.kind = TimerKind.APIC
+    lapic.reset(vcpu.lapic, index, index == 0)
+    if vm.kind == VM_KIND_PV:
+        vcpu.lapic.waits_for_startup = False  # it waits for WAKE
+    elif vcpu.lapic.waits_for_startup:
+        vcpu.state = VcpuState.PARKED
     area = frames.alloc_for(vm.id, Use.OTHER)
     if area == 0:
         return Status.NO_MEMORY
@@ -61,6 +70,7 @@ def stop(vcpu: Vcpu) -> None:
     """It never runs again; its timers are taken away."""
     pressure.stop_waiting(vcpu)
     timers.cancel(vcpu.timer)
+    timers.cancel(vcpu.apic_timer)
     sleep(vcpu, VcpuState.STOPPED)
 
 

@@ -123,8 +123,6 @@ def first_problem() -> str:
     """What is wrong with `config`; empty: nothing."""
     if config.kind not in (VM_KIND_PV, VM_KIND_LINUX, VM_KIND_MULTIBOOT):
         return "it is of a kind that is not known"
-    if config.kind != VM_KIND_PV and config.vcpu_count != 1:
-        return "a VM of this kind has one vCPU in this version"
     if config.weight < policy.WEIGHT_MIN or config.weight > policy.WEIGHT_MAX:
         return "its weight is out of range"
     if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:

@@ -34,7 +34,7 @@ FAST_BOOT = "cryptomgr.notests initcall_blacklist=load_system_certificate_list,t
 
 SHELL_CMDLINE = f"console=ttyS0 quiet panic=-1 {FAST_BOOT}"
 DEFAULT_LINUX_CMDLINE = f"{SHELL_CMDLINE} krait.end=poweroff"
-MOST_VCPUS = {"pv": 1, "linux": 1, "multiboot": 1}
+MOST_VCPUS = {"pv": 1, "linux": model.MAX_VCPUS_PER_VM, "multiboot": model.MAX_VCPUS_PER_VM}
 
 Value = str | int | float | bool | list[object] | dict[str, object]
 

@@ -11,6 +11,7 @@ from hypervisor.arch_x86.svm import check as svm_check
 from hypervisor.arch_x86.svm import decode as svm_decode
 from hypervisor.arch_x86.svm import init as svm_init
 from hypervisor.arch_x86.svm import inject as svm_inject
+from hypervisor.arch_x86.svm import nmi as svm_nmi
 from hypervisor.arch_x86.svm import state as svm_state
 from hypervisor.arch_x86.svm import vcpu as svm_vcpu
 from hypervisor.arch_x86.vm_exit import VmExit
@@ -172,7 +173,7 @@ def set_cr2(vcpu: Vcpu, value: u64) -> None:
 
 
 def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
-    """Deliver an event at the next entry; `info` in the format of VT-x's interruption information, valid bit set."""
+    """Deliver an event at the next entry; `info` in the format of VT-x's interruption information, valid bit set. 0: none."""
     if chosen.svm:
         svm_inject.inject(vcpu, info, error)
     else:
@@ -192,6 +193,52 @@ def request_window(vcpu: Vcpu, wanted: bool) -> None:
         svm_inject.request_window(vcpu, wanted)
     else:
         vtx_inject.request_window(vcpu, wanted)
+
+
+def drop_events(vcpu: Vcpu) -> None:
+    """After INIT: nothing is injected, no NMI is being handled, nothing holds interrupts off for an instruction."""
+    if chosen.svm:
+        svm_nmi.drop_events(vcpu)
+    else:
+        vtx_inject.drop_events(vcpu)
+
+
+def can_inject_nmi(vcpu: Vcpu) -> bool:
+    """Would the guest take an NMI now?"""
+    if chosen.svm:
+        return svm_nmi.can_inject(vcpu)
+    return vtx_inject.can_inject_nmi(vcpu)
+
+
+def request_nmi_window(vcpu: Vcpu, wanted: bool) -> None:
+    """Exit with INTERRUPT_WINDOW once the guest's NMI handler has returned; or no longer."""
+    if chosen.svm:
+        svm_nmi.request_window(vcpu, wanted)
+    else:
+        vtx_inject.request_nmi_window(vcpu, wanted)
+
+
+def cr8(vcpu: Vcpu) -> u32:
+    """The guest's CR8, 0..15. The vCPU is current."""
+    if chosen.svm:
+        return svm_inject.cr8(vcpu)
+    return vtx_inject.cr8(vcpu)
+
+
+def set_cr8(vcpu: Vcpu, value: u32) -> None:
+    """Change it. The vCPU is current."""
+    if chosen.svm:
+        svm_inject.set_cr8(vcpu, value)
+    else:
+        vtx_inject.set_cr8(vcpu, value)
+
+
+def watch_cr8(vcpu: Vcpu, below: u32) -> None:
+    """Exit once the guest writes less than `below` to CR8, which is not below it now; 0: do not."""
+    if chosen.svm:
+        svm_inject.watch_cr8(vcpu, below)
+    else:
+        vtx_inject.watch_cr8(vcpu, below)
 
 
 def flush(cpu: Cpu, vcpu: Vcpu) -> None:

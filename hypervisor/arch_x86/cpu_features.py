@@ -77,6 +77,13 @@ def init() -> None:
     _extended_leaves(r)
 
 
+def signature() -> u32:
+    """Family, model and stepping: what RDX holds after INIT."""
+    r = CpuidResult()
+    _ask(1, r)
+    return r.eax
+
+
 def first_missing() -> str:
     """The name of a feature Krait needs and this CPU lacks; empty: nothing is missing."""
     if not features.tsc:

@@ -5,7 +5,7 @@ outside (a byte for the console, power off, reset) is left in `effects` for hype
 
 | ports | device | interrupt |
 |---|---|---|
-| 20-21, A0-A1, 4D0-4D1 | pic8259 | to the vCPU |
+| 20-21, A0-A1, 4D0-4D1 | pic8259 | to the vCPU whose LINT0 takes it, or by pin 0 of the I/O APIC |
 | 40-43, 61 | pit8254 | 0 |
 | 60, 64 | i8042 | 1, 12 |
 | 70-71 | rtc_mc146818 | 8 |
@@ -14,16 +14,25 @@ outside (a byte for the console, power off, reset) is left in `effects` for hype
 | 600-605, 608-60B | acpi_pm, pm_timer | 9 (never raised) |
 | CF9 (one byte) | reset control: bit 2 resets | |
 
-The PCI bus stands beside the platform (virtio/ports.py), and pulls interrupts 10 and 11. Any other port reads all ones and drops writes; both are counted. Wide accesses to byte-wide devices are split, as the
-ISA bus does it.
+The PCI bus stands beside the platform (virtio/ports.py), and pulls interrupts 10 and 11. Any other port reads all ones and drops
+writes; both are counted. Wide accesses to byte-wide devices are split, as the ISA bus does it. An interrupt of this table goes to
+the 8259 and to the pin of its number at the I/O APIC (0: pin 2).
+
+| pages | device | interrupt |
+|---|---|---|
+| FEC00000 | ioapic | to the local APICs, which are the vCPUs' (hypervisor/apic_bus.py) |
+| FED00000 | hpet | 0 and 8 in legacy replacement, else pins 20 to 23 |
 """
 from enum import IntEnum
 from typing import Final
 
-from hypervisor.devices import acpi_pm, debug_ports, i8042, pic8259, pit8254, pm_timer, rtc_mc146818, uart16550
+from hypervisor.devices import (acpi_pm, debug_ports, hpet, i8042, ioapic, pic8259, pit8254, pm_timer, rtc_mc146818,
+                                uart16550)
 from hypervisor.devices.acpi_pm import AcpiPm
 from hypervisor.devices.debug_ports import DebugPorts
+from hypervisor.devices.hpet import Hpet
 from hypervisor.devices.i8042 import I8042
+from hypervisor.devices.ioapic import IoApic
 from hypervisor.devices.pic8259 import Pic
 from hypervisor.devices.pit8254 import Pit
 from hypervisor.devices.rate import NEVER
@@ -42,13 +51,14 @@ PCI_LINES: Final = 1 << 10 | 1 << 11
 PM_BASE: Final = 0x600
 RESET_CONTROL_RESET: Final = 0x04
 ALL_ONES: Final = 0xFFFF_FFFF
+PAGE_BYTES: Final = 4096
 
 # Platform.effects: what is to be done outside.
 EFFECT_CONSOLE: Final = 1  # sent_byte goes to the guest's console
 EFFECT_RESET: Final = 2
 EFFECT_POWER_OFF: Final = 4  # with exit_code
 EFFECT_DEADLINE: Final = 8  # next_deadline may have changed
-EFFECT_INTERRUPT: Final = 16  # interrupt_pending may have become true
+EFFECT_INTERRUPT: Final = 16  # interrupt_pending may have become true, or ioapic.wanted not 0
 EFFECT_RECEIVER_READ: Final = 32  # the UART has room for another byte
 
 
@@ -88,6 +98,8 @@ class Platform:
     keyboard: I8042
     pm: AcpiPm
     debug: DebugPorts
+    ioapic: IoApic
+    hpet: Hpet
 
 
 def reset(p: Platform, unix_seconds: u64, now: u64) -> None:
@@ -103,6 +115,8 @@ def reset(p: Platform, unix_seconds: u64, now: u64) -> None:
     i8042.reset(p.keyboard)
     acpi_pm.reset(p.pm)
     debug_ports.reset(p.debug)
+    ioapic.reset(p.ioapic)
+    hpet.reset(p.hpet)
 
 
 def device_at(port: u32) -> Device:
@@ -134,25 +148,35 @@ def device_at(port: u32) -> Device:
             return Device.NONE
 
 
-def update_uart(p: Platform) -> None:
-    """Carry the UART's interrupt to the PIC."""
-    level = uart16550.line(p.uart)
+def drive(p: Platform, irq: u32, level: bool) -> None:
+    """ISA interrupt line 0..15 takes a level, at both interrupt controllers."""
+    pic8259.set_line(p.pic, irq, level)
+    ioapic.set_line(p.ioapic, ioapic.PIN_TIMER if irq == IRQ_TIMER else irq, level)
     if level:
         p.effects = p.effects | EFFECT_INTERRUPT
-    pic8259.set_line(p.pic, IRQ_UART, level)
+
+
+def pulse(p: Platform, irq: u32) -> None:
+    """One rising edge on it."""
+    drive(p, irq, False)
+    drive(p, irq, True)
+
+
+def update_uart(p: Platform) -> None:
+    """Carry the UART's interrupt on."""
+    drive(p, IRQ_UART, uart16550.line(p.uart))
 
 
 def update_keyboard(p: Platform) -> None:
-    """Carry the controller's interrupts to the PIC."""
-    pic8259.set_line(p.pic, IRQ_KEYBOARD, i8042.keyboard_line(p.keyboard))
-    pic8259.set_line(p.pic, IRQ_AUX, i8042.aux_line(p.keyboard))
-    p.effects = p.effects | EFFECT_INTERRUPT
+    """Carry the controller's interrupts on."""
+    drive(p, IRQ_KEYBOARD, i8042.keyboard_line(p.keyboard))
+    drive(p, IRQ_AUX, i8042.aux_line(p.keyboard))
 
 
 def update_rtc(p: Platform) -> None:
-    """Carry the clock's interrupt to the PIC."""
-    pic8259.set_line(p.pic, IRQ_RTC, rtc_mc146818.line(p.rtc))
-    p.effects = p.effects | EFFECT_DEADLINE | EFFECT_INTERRUPT
+    """Carry the clock's interrupt on, unless the HPET has its place."""
+    drive(p, IRQ_RTC, rtc_mc146818.line(p.rtc) and not hpet.is_legacy(p.hpet))
+    p.effects = p.effects | EFFECT_DEADLINE
 
 
 def unknown(p: Platform, port: u32, write: bool) -> None:
@@ -302,34 +326,43 @@ def receive(p: Platform, value: u8) -> None:
 
 def set_line(p: Platform, irq: u32, level: bool) -> None:
     """The interrupt line of devices beside the platform changes."""
-    pic8259.set_line(p.pic, irq, level)
+    drive(p, irq, level)
 
 
 def advance_timer(p: Platform, now: u64) -> None:
     """Take the edges of the interval timer up to `now`."""
     if pit8254.take_edge(p.pit, now):
-        pic8259.pulse(p.pic, IRQ_TIMER)
-        p.effects = p.effects | EFFECT_DEADLINE | EFFECT_INTERRUPT
+        if not hpet.is_legacy(p.hpet):
+            pulse(p, IRQ_TIMER)
+        p.effects = p.effects | EFFECT_DEADLINE
+
+
+def timer_waits(p: Platform) -> bool:
+    """Whether another edge of the interval timer would change nothing: the 8259 has one already, and the I/O APIC takes none."""
+    return pic8259.is_latched(p.pic, IRQ_TIMER) and ioapic.is_masked(p.ioapic, ioapic.PIN_TIMER)
 
 
 def settle_timer(p: Platform, now: u64) -> bool:
-    """Before the PIC changes: an interval timer that stands still because its interrupt waits (next_deadline) is brought up
-    to `now`, or edges that came while it waited would be shown after it was taken. Whether it waits."""
-    latched = pic8259.is_latched(p.pic, IRQ_TIMER)
+    """Before an interrupt controller changes: an interval timer that stands still because its interrupt waits (next_deadline) is
+    brought up to `now`, or edges that came while it waited would be shown after it was taken. Whether it waits."""
+    latched = timer_waits(p)
     if latched:
         advance_timer(p, now)
     return latched
 
 
 def restart_timer(p: Platform, latched: bool) -> None:
-    """After the PIC has changed: the next edge counts again if the interrupt waits no more."""
-    if latched and not pic8259.is_latched(p.pic, IRQ_TIMER):
+    """After one has changed: the next edge counts again if the interrupt waits no more."""
+    if latched and not timer_waits(p):
         p.effects = p.effects | EFFECT_DEADLINE
 
 
 def advance(p: Platform, now: u64) -> None:
     """Let everything happen that is due by `now`."""
     advance_timer(p, now)
+    if now >= hpet.next_deadline(p.hpet):
+        hpet.advance(p.hpet, now)
+        pass_hpet_on(p)
     if now >= rtc_mc146818.next_deadline(p.rtc):
         rtc_mc146818.advance(p.rtc, now)
         update_rtc(p)
@@ -341,20 +374,72 @@ def next_deadline(p: Platform) -> u64:
     An edge of the interval timer is nothing to do while its interrupt waits: the PIC keeps one, so a guest that does not
     take it, or does not run, needs no further.
     """
-    timer = NEVER if pic8259.is_latched(p.pic, IRQ_TIMER) else pit8254.next_deadline(p.pit)
+    timer = NEVER if timer_waits(p) else pit8254.next_deadline(p.pit)
     clock = rtc_mc146818.next_deadline(p.rtc)
+    match_ = hpet.next_deadline(p.hpet)
     best = timer if timer < clock else clock
-    return best if best < NEVER else NEVER
+    return best if best < match_ else match_
 
 
 def interrupt_pending(p: Platform) -> bool:
-    """Whether the vCPU's interrupt input is asserted."""
+    """Whether the 8259 asserts its output."""
     return pic8259.pending(p.pic)
 
 
 def acknowledge(p: Platform) -> u32:
-    """The vector that the vCPU takes now; `advance` has been called."""
-    latched = pic8259.is_latched(p.pic, IRQ_TIMER)
+    """The vector of the 8259 that a vCPU takes now; `advance` has been called."""
+    latched = timer_waits(p)
     vector = pic8259.acknowledge(p.pic)
     restart_timer(p, latched)
     return vector
+
+
+# Memory-mapped devices
+
+
+def pass_hpet_on(p: Platform) -> None:
+    """Carry the HPET's matches on: edges by legacy replacement or by route, levels by status."""
+    p.effects = p.effects | EFFECT_DEADLINE
+    raised = p.hpet.raised
+    p.hpet.raised = 0
+    for number in range(hpet.TIMERS):
+        timer = p.hpet.timers[number]
+        pin = hpet.pin_of(p.hpet, u32(number))
+        if hpet.is_legacy(p.hpet) and number < 2:
+            if raised >> (number & 31) & 1:
+                pulse(p, IRQ_TIMER if number == 0 else IRQ_RTC)
+        elif pin != hpet.NO_PIN and timer.config & hpet.TIMER_LEVEL != 0:
+            ioapic.set_line(p.ioapic, pin, p.hpet.status >> (number & 63) & 1 != 0)
+            p.effects = p.effects | EFFECT_INTERRUPT
+        elif pin != hpet.NO_PIN and raised >> (number & 31) & 1:
+            ioapic.set_line(p.ioapic, pin, False)
+            ioapic.set_line(p.ioapic, pin, True)
+            p.effects = p.effects | EFFECT_INTERRUPT
+
+
+def read_page(p: Platform, gpa: u64, size: u32, now: u64) -> u64:
+    """A read of 1, 2, 4 or 8 bytes, not across an aligned 8, in the page of a device of this platform; others read ones."""
+    offset: u64 = gpa & (PAGE_BYTES - 1)
+    mask: u64 = 0xFFFF_FFFF_FFFF_FFFF >> (64 - 8 * size & 63)
+    if gpa - offset == ioapic.BASE:
+        return u64(ioapic.read(p.ioapic, u32(offset & ~3))) >> (8 * (offset & 3)) & mask
+    if gpa - offset == hpet.BASE and offset < hpet.BYTES:
+        return hpet.read(p.hpet, u32(offset & ~7), now) >> (8 * (offset & 7)) & mask
+    return mask
+
+
+def write_page(p: Platform, gpa: u64, size: u32, value: u64, now: u64) -> None:
+    """A write likewise; the I/O APIC takes aligned 32 bits, the HPET these and aligned 64, all else is dropped."""
+    offset: u64 = gpa & (PAGE_BYTES - 1)
+    if gpa - offset == ioapic.BASE and size == 4 and offset & 3 == 0:
+        held = settle_timer(p, now)
+        ioapic.write(p.ioapic, u32(offset), u32(value & ALL_ONES))
+        p.effects = p.effects | EFFECT_INTERRUPT
+        restart_timer(p, held)
+    elif gpa - offset == hpet.BASE and offset < hpet.BYTES and size >= 4 and offset & (size - 1) == 0:
+        written: u64 = 0xFFFF_FFFF_FFFF_FFFF >> (64 - 8 * size & 63)
+        shift: u64 = 8 * (offset & 7)
+        advance_timer(p, now)
+        hpet.write(p.hpet, u32(offset & ~7), value << (shift & 63), written << (shift & 63), now)
+        pass_hpet_on(p)
+        update_rtc(p)

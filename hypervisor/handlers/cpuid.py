@@ -9,14 +9,15 @@ from hypervisor import clock
 from hypervisor.abi import (ABI_VERSION, CPUID_KRAIT_BASE, CPUID_KRAIT_FEATURES, FEATURE_CONSOLE, FEATURE_EVENTS,
                             FEATURE_MEMORY)
 from hypervisor.arch_x86 import backend, extended_state
-from hypervisor.arch_x86.cpu_features import CpuidResult
+from hypervisor.arch_x86.cpu_features import CpuidResult, features
 from hypervisor.arch_x86.defs.cpuid import (
     F1C_DSCPL, F1C_DTES64, F1C_EST, F1C_HYPERVISOR, F1C_MONITOR, F1C_OSXSAVE, F1C_PCID, F1C_PDCM, F1C_SMX, F1C_TM2,
     F1C_TSC_DEADLINE, F1C_VMX, F1C_X2APIC, F1D_ACPI, F1D_APIC, F1D_DS, F1D_HTT, F1D_PBE, F1D_TM,
-    F7B_SHOWN, F7C_SHOWN, FE1C_SHOWN, FE1D_FFXSR)
+    F7B_SHOWN, F7C_SHOWN, FE1C_CMP_LEGACY, FE1C_SHOWN, FE1D_FFXSR)
 from hypervisor.arch_x86.defs.cr import CR4_OSXSAVE
 from hypervisor.arch_x86.intrinsics import cpuid
 from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.devices import lapic
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, u32, u64
 from hypervisor.model import Vcpu
@@ -37,10 +38,13 @@ KRAIT_ECX: Final[u32] = 0x61724B74
 KRAIT_EDX: Final[u32] = 0x724B7469
 
 LEAF_1_ECX_HIDDEN: Final[u32] = (F1C_DTES64 | F1C_MONITOR | F1C_DSCPL | F1C_VMX | F1C_SMX | F1C_EST | F1C_TM2 | F1C_PDCM | F1C_PCID
-                                 | F1C_X2APIC | F1C_TSC_DEADLINE | F1C_OSXSAVE)
+                                 | F1C_OSXSAVE)
+LEAF_1_ECX_EMULATED: Final[u32] = F1C_HYPERVISOR | F1C_X2APIC | F1C_TSC_DEADLINE
 LEAF_1_EDX_HIDDEN: Final[u32] = (F1D_APIC | F1D_DS | F1D_ACPI | F1D_HTT | F1D_TM | F1D_PBE)
 XSAVE_FORMS_SHOWN: Final = 7  # leaf 0xD:1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX 1; no XSAVES
 PHYSICAL_BITS_EAX: Final = 0xFFFF
+LEVEL_THREAD: Final = 1  # leaf 0xB ECX
+LEVEL_CORE: Final = 2
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
@@ -53,7 +57,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     else:
         cpuid(leaf, u32(regs.rcx), address(answer))
         if leaf >= 0x80000000:
-            extended_leaf(leaf, answer)
+            extended_leaf(vcpu, leaf, answer)
         else:
             basic_leaf(vcpu, leaf, u32(regs.rcx), answer)
     regs.rax = answer.eax
@@ -72,8 +76,8 @@ def basic_leaf(vcpu: Vcpu, leaf: u32, subleaf: u32, r: CpuidResult) -> None:
         case 1:
             features_leaf(vcpu, r)
         case 2 | 4:
-            if leaf == 4:
-                r.eax = r.eax & 0x3FFF  # one core, one thread behind each cache
+            if leaf == 4 and r.eax & 0x1F != 0:  # each core has its caches for itself
+                r.eax = r.eax & 0x3FFF | ((1 << (id_bits(vcpu) & 31)) - 1) << 26
         case 6:
             nothing(r)
             r.eax = 4  # ARAT
@@ -84,6 +88,8 @@ def basic_leaf(vcpu: Vcpu, leaf: u32, subleaf: u32, r: CpuidResult) -> None:
             r.ebx = r.ebx & F7B_SHOWN
             r.ecx = r.ecx & F7C_SHOWN
             r.edx = 0
+        case 0xB:
+            topology_leaf(vcpu, subleaf, r)
         case 0xD:
             xsave_leaf(subleaf, r)
         case _:
@@ -95,10 +101,41 @@ def features_leaf(vcpu: Vcpu, r: CpuidResult) -> None:
     owner = vcpu.vm
     assert owner is not None
     r.ebx = (r.ebx & 0xFF00) | ((owner.vcpu_count & 0xFF) << 16) | (vcpu.index << 24)
-    r.ecx = (r.ecx & ~LEAF_1_ECX_HIDDEN) | F1C_HYPERVISOR
+    r.ecx = (r.ecx & ~LEAF_1_ECX_HIDDEN) | LEAF_1_ECX_EMULATED
     if backend.cr4(vcpu) & CR4_OSXSAVE != 0:
         r.ecx = r.ecx | F1C_OSXSAVE
     r.edx = r.edx & ~LEAF_1_EDX_HIDDEN
+    if vcpu.lapic.base & lapic.BASE_ENABLE != 0:
+        r.edx = r.edx | F1D_APIC
+    if owner.vcpu_count > 1:
+        r.edx = r.edx | F1D_HTT
+
+
+def id_bits(vcpu: Vcpu) -> u32:
+    """How many low bits of the APIC ID tell the cores of the one package apart."""
+    owner = vcpu.vm
+    assert owner is not None
+    bits: u32 = 0
+    while 1 << (bits & 31) < owner.vcpu_count:
+        bits = bits + 1
+    return bits
+
+
+def topology_leaf(vcpu: Vcpu, subleaf: u32, r: CpuidResult) -> None:
+    """Leaf 0xB: one thread a core, all vCPUs cores of one package."""
+    owner = vcpu.vm
+    assert owner is not None
+    r.eax = 0
+    r.ebx = 0
+    r.ecx = subleaf & 0xFF
+    r.edx = vcpu.lapic.id
+    if subleaf == 0:
+        r.ebx = 1
+        r.ecx = LEVEL_THREAD << 8
+    elif subleaf == 1:
+        r.eax = id_bits(vcpu)
+        r.ebx = owner.vcpu_count
+        r.ecx = 1 | LEVEL_CORE << 8
 
 
 def xsave_leaf(subleaf: u32, r: CpuidResult) -> None:
@@ -115,14 +152,18 @@ def xsave_leaf(subleaf: u32, r: CpuidResult) -> None:
         nothing(r)
 
 
-def extended_leaf(leaf: u32, r: CpuidResult) -> None:
+def extended_leaf(vcpu: Vcpu, leaf: u32, r: CpuidResult) -> None:
     """Leaves 8000_0000 and up."""
+    owner = vcpu.vm
+    assert owner is not None
     match leaf:
         case 0x80000000:
             if r.eax > HIGHEST_EXTENDED:
                 r.eax = HIGHEST_EXTENDED
         case 0x80000001:
             r.ecx = r.ecx & FE1C_SHOWN
+            if features.amd and owner.vcpu_count > 1:
+                r.ecx = r.ecx | FE1C_CMP_LEGACY
             r.edx = r.edx & ~FE1D_FFXSR
         case 0x80000002 | 0x80000003 | 0x80000004 | 0x80000005 | 0x80000006:
             pass
@@ -131,7 +172,7 @@ def extended_leaf(leaf: u32, r: CpuidResult) -> None:
         case 0x80000008:
             r.eax = r.eax & PHYSICAL_BITS_EAX
             r.ebx = 0
-            r.ecx = 0
+            r.ecx = id_bits(vcpu) << 12 | (owner.vcpu_count - 1) if features.amd else 0
             r.edx = 0
         case _:
             nothing(r)

@@ -1,10 +1,10 @@
-"""MOV to CR4 (SVM, VT-x) and CR0 (VT-x): bits that the guest may not have are refused, the others take effect.
+"""MOV to CR4 (SVM, VT-x), CR0 (VT-x) and CR8 (SVM, while an interrupt waits for it): bits that the guest may not have are refused, the others take effect.
 
 The combinations are those of AMD APM vol. 2, 3.1 and Intel SDM vol. 3A, 2.5: what a CPU answers by #GP, is one here.
 """
 from typing import Final
 
-from hypervisor import crash, inject
+from hypervisor import apic_bus, crash, inject
 from hypervisor.arch_x86 import backend, registers
 from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.defs.cr import (
@@ -14,7 +14,7 @@ from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.exit_completion import complete_register_access
 from hypervisor.handlers.outcome import Outcome
-from hypervisor.lang import u64
+from hypervisor.lang import u32, u64
 from hypervisor.model import Vcpu
 
 CR4_ALWAYS: Final[u64] = (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR
@@ -26,6 +26,8 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """Carry out the move, or #GP."""
     if not complete_register_access(vcpu, exit):
         return Outcome.RESUME
+    if exit.is_write and exit.number == 8:
+        return set_cr8(vcpu, registers.get(vcpu.regs, exit.register))
     if not exit.is_write or exit.number not in (0, 4):
         crash.stop(vcpu, exit, f"access to cr{exit.number} that was not asked for")
         return Outcome.STOP
@@ -51,6 +53,15 @@ def loads_pointers(state: GuestState, cr0: u64, cr4: u64) -> bool:
     if state.cr0 & CR0_PG == 0 or state.cr4 & CR4_PAE == 0 or state.efer & EFER_LMA != 0:
         return False
     return (state.cr0 ^ cr0) & (CR0_CD | CR0_NW | CR0_PG) != 0 or (state.cr4 ^ cr4) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP) != 0
+
+
+def set_cr8(vcpu: Vcpu, value: u64) -> Outcome:
+    """The task priority: bits 3-0."""
+    if value >> 4 != 0:
+        inject.exception_with_error(vcpu, GP, 0)
+        return Outcome.RESUME
+    apic_bus.set_cr8(vcpu, u32(value))
+    return Outcome.SKIP
 
 
 def cr4_allowed() -> u64:

@@ -1,7 +1,7 @@
 """Nested page fault (SVM #VMEXIT_NPF, VT-x EPT violation): the guest touched a guest-physical page that it may not use so."""
 from __future__ import annotations
 
-from hypervisor import crash, guest_code, mmio_emulation
+from hypervisor import crash, guest_code, mmio_devices, mmio_emulation
 from hypervisor.abi import VM_KIND_PV
 from hypervisor.addresses import PAGE_SHIFT, Gfn
 from hypervisor.arch_x86 import backend
@@ -39,6 +39,8 @@ def touch_hole(vm: Vm, vcpu: Vcpu, exit: VmExit) -> Outcome:
     A page of ones serves the reads from then on, as long as the VM's quota of tables lasts; everything else is emulated.
     """
     gfn = Gfn(exit.gpa >> PAGE_SHIFT)
+    if mmio_devices.is_device(vm, exit.gpa) and not exit.is_fetch and not exit.in_page_walk:
+        return emulate(vcpu, exit)
     if vm.kind == VM_KIND_PV or exit.is_fetch or exit.in_page_walk:
         vm.holes_touched += 1
         crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, beyond its {vm.memory_bytes >> 20} MiB,")

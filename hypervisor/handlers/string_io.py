@@ -45,9 +45,9 @@ def move(vcpu: Vcpu, exit: VmExit, state: GuestState, code: Instruction) -> Stat
     if status != Status.OK:
         return status
     if exit.is_in:
-        guest_operand.store(vm, operand, port_in(vcpu, exit))
+        guest_operand.store(vcpu, operand, port_in(vcpu, exit))
     else:
-        port_out(vcpu, exit, u32(guest_operand.load(vm, operand)))
+        port_out(vcpu, exit, u32(guest_operand.load(vcpu, operand)))
     return Status.OK
 
 

@@ -1,10 +1,10 @@
 """WRMSR to a register that is not passed through."""
-from hypervisor import clock, inject, msrs, steal_time
+from hypervisor import apic_bus, clock, inject, msrs, steal_time
 from hypervisor.addresses import Gpa, Hva
 from hypervisor.arch_x86.defs import msr as defs
 from hypervisor.arch_x86.defs.cr import GP
 from hypervisor.arch_x86.vm_exit import VmExit
-from hypervisor.devices import kvm_clock
+from hypervisor.devices import kvm_clock, lapic_registers
 from hypervisor.devices.kvm_clock import TimeInfo, WallClock
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, sizeof, u32, u64
@@ -18,6 +18,8 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     value: u64 = (vcpu.regs.rdx << 32) | (vcpu.regs.rax & 0xFFFFFFFF)
     msr: u32 = u32(vcpu.regs.rcx)
     status: Status = Status.OK
+    if lapic_registers.X2APIC_FIRST <= msr <= lapic_registers.X2APIC_LAST and apic_bus.write_msr(vcpu, msr, value):
+        return Outcome.SKIP
     if msr in (defs.KVM_WALL_CLOCK, defs.KVM_WALL_CLOCK_NEW):
         status = write_wall_clock(vcpu, value)
     elif msr in (defs.KVM_SYSTEM_TIME, defs.KVM_SYSTEM_TIME_NEW):

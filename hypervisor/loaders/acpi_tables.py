@@ -1,16 +1,18 @@
-"""ACPI tables of a VM with a platform: RSDP, XSDT, FADT, FACS, and a DSDT (dsdt.asl) with the PCI bus and how to switch off.
+"""ACPI tables of a VM with a platform: RSDP, XSDT, FADT, FACS, MADT, HPET, and a DSDT (dsdt.asl) with the PCI bus and how to switch off.
 
 ACPI 6.4, 5.2 (tables), 4.8 (fixed hardware), 20 (AML). They stand in the reserved area below 1 MiB, where the BIOS of a PC
-has them, and say what devices/platform.py does: PIC mode (no MADT), PM timer, reset by port CF9, S5, the PCI bus behind CF8, nothing else.
+has them, and say what devices/platform.py does: local APICs, I/O APIC, HPET, PM timer, reset by port CF9, S5, the PCI bus behind CF8,
+nothing else.
 """
 from typing import Annotated, Final
 
 from hypervisor.addresses import Gpa, Hva
 from hypervisor.arch_x86.intrinsics import load_u8
-from hypervisor.devices.platform import IRQ_ACPI, PM_BASE
+from hypervisor.devices import hpet, ioapic, lapic
+from hypervisor.devices.platform import IRQ_ACPI, IRQ_TIMER, PM_BASE
 from hypervisor.lang import address, clear, offsetof, sizeof, struct, u8, u16, u32, u64, wrap_u8
 from hypervisor.memory import guest_memory
-from hypervisor.model import Vm
+from hypervisor.model import MAX_VCPUS_PER_VM, Vm
 from hypervisor.status import Status
 
 AREA: Final[u64] = 0xE0000  # the RSDP is searched from here on; it is also named in boot_params
@@ -19,6 +21,20 @@ SIGNATURE_XSDT: Final[u32] = 0x5444_5358
 SIGNATURE_FADT: Final[u32] = 0x5043_4146  # "FACP"
 SIGNATURE_FACS: Final[u32] = 0x5343_4146
 SIGNATURE_DSDT: Final[u32] = 0x5444_5344
+SIGNATURE_MADT: Final[u32] = 0x4349_5041  # "APIC"
+SIGNATURE_HPET: Final[u32] = 0x5445_5048
+SPACE_MEMORY: Final = 0
+# MADT (5.2.12)
+PCAT_COMPAT: Final = 1  # there are two 8259
+ENTRY_LOCAL_APIC: Final = 0
+ENTRY_IO_APIC: Final = 1
+ENTRY_OVERRIDE: Final = 2
+ENTRY_LOCAL_NMI: Final = 4
+PROCESSOR_ENABLED: Final = 1
+LEVEL_ACTIVE_HIGH: Final = 0xD
+ALL_PROCESSORS: Final = 0xFF
+LINT_NMI: Final = 1
+HPET_TICK_MIN: Final = 100  # of the counter, for a periodic timer that loses nothing
 OEM_ID: Final[u64] = 0x2054_4941_524B  # "KRAIT "
 OEM_TABLE_ID: Final[u64] = 0x2020_2054_4941_524B  # "KRAIT   "
 SPACE_IO: Final = 1
@@ -76,10 +92,12 @@ class Rsdp:
 
 @struct(packed=True)
 class Xsdt:
-    """With one entry."""
+    """With three entries."""
 
     header: Header
     fadt: u64
+    madt: u64
+    hpet: u64
 
 
 @struct(packed=True)
@@ -155,6 +173,78 @@ class Dsdt:
     aml: Annotated[list[u8], 216]
 
 
+@struct(packed=True)
+class LocalApic:
+    """Processor local APIC structure, 8 bytes."""
+
+    type: u8
+    length: u8
+    processor: u8
+    apic_id: u8
+    flags: u32
+
+
+@struct(packed=True)
+class IoApicEntry:
+    """I/O APIC structure, 12 bytes."""
+
+    type: u8
+    length: u8
+    id: u8
+    reserved: u8
+    address: u32
+    first_interrupt: u32
+
+
+@struct(packed=True)
+class Override:
+    """Interrupt source override structure, 10 bytes."""
+
+    type: u8
+    length: u8
+    bus: u8
+    source: u8
+    interrupt: u32
+    flags: u16
+
+
+@struct(packed=True)
+class LocalNmi:
+    """Local APIC NMI structure, 6 bytes."""
+
+    type: u8
+    length: u8
+    processor: u8
+    flags: u16
+    lint: u8
+
+
+@struct(packed=True)
+class Madt:
+    """Multiple APIC description table; as many of `processors` as there are vCPUs belong to it."""
+
+    header: Header
+    local_apic: u32
+    flags: u32
+    io_apic: IoApicEntry
+    timer: Override
+    sci: Override
+    nmi: LocalNmi
+    processors: Annotated[list[LocalApic], 64]
+
+
+@struct(packed=True)
+class HpetTable:
+    """IA-PC HPET description table, 56 bytes."""
+
+    header: Header
+    block_id: u32
+    address: GenericAddress
+    number: u8
+    tick_min: u16
+    protection: u8
+
+
 @struct(align=64)
 class Tables:
     """All of them as they lie in the guest's memory from AREA on."""
@@ -165,6 +255,8 @@ class Tables:
     xsdt: Xsdt
     fadt: Fadt
     dsdt: Dsdt
+    hpet: HpetTable
+    madt: Madt
 
 
 staged: Final = Tables()
@@ -178,12 +270,19 @@ def write(vm: Vm) -> Status:
     staged.facs.length = sizeof(Facs)
     staged.facs.version = 1
     staged.xsdt.fadt = AREA + offsetof(Tables, "fadt")
+    staged.xsdt.madt = AREA + offsetof(Tables, "madt")
+    staged.xsdt.hpet = AREA + offsetof(Tables, "hpet")
     fill_fadt(staged.fadt)
+    fill_hpet(staged.hpet)
+    fill_madt(staged.madt, vm.vcpu_count)
     for index in range(DSDT_BYTES):
         staged.dsdt.aml[index] = DSDT_AML[index]
     finish(staged.xsdt.header, SIGNATURE_XSDT, 1, sizeof(Xsdt))
     finish(staged.fadt.header, SIGNATURE_FADT, 3, sizeof(Fadt))
     finish(staged.dsdt.header, SIGNATURE_DSDT, 2, sizeof(Dsdt))
+    finish(staged.hpet.header, SIGNATURE_HPET, 1, sizeof(HpetTable))
+    unused: u64 = (MAX_VCPUS_PER_VM - vm.vcpu_count) * sizeof(LocalApic)
+    finish(staged.madt.header, SIGNATURE_MADT, 3, u32(sizeof(Madt) - unused))
     return guest_memory.load_image(vm, Gpa(AREA), Hva(address(staged)), sizeof(Tables))
 
 
@@ -221,6 +320,46 @@ def fill_fadt(fadt: Fadt) -> None:
     fadt.reset_register.access = 1
     fadt.reset_register.address = RESET_PORT
     fadt.reset_value = RESET_VALUE
+
+
+def fill_hpet(table: HpetTable) -> None:
+    """What devices/hpet.py is."""
+    table.block_id = u32(hpet.CAPABILITIES & 0xFFFF_FFFF)
+    table.address.space = SPACE_MEMORY
+    table.address.bits = 64
+    table.address.address = hpet.BASE
+    table.tick_min = HPET_TICK_MIN
+
+
+def fill_madt(table: Madt, vcpus: u32) -> None:
+    """What devices/lapic.py and ioapic.py are: the interval timer is at pin 2, ACPI's interrupt is a level."""
+    table.local_apic = u32(lapic.BASE)
+    table.flags = PCAT_COMPAT
+    table.io_apic.type = ENTRY_IO_APIC
+    table.io_apic.length = sizeof(IoApicEntry)
+    table.io_apic.address = u32(ioapic.BASE)
+    fill_override(table.timer, IRQ_TIMER, ioapic.PIN_TIMER, 0)
+    fill_override(table.sci, IRQ_ACPI, IRQ_ACPI, LEVEL_ACTIVE_HIGH)
+    table.nmi.type = ENTRY_LOCAL_NMI
+    table.nmi.length = sizeof(LocalNmi)
+    table.nmi.processor = ALL_PROCESSORS
+    table.nmi.lint = LINT_NMI
+    for index in range(vcpus):
+        entry = table.processors[index]
+        entry.type = ENTRY_LOCAL_APIC
+        entry.length = sizeof(LocalApic)
+        entry.processor = u8(index & 0xFF)
+        entry.apic_id = u8(index & 0xFF)
+        entry.flags = PROCESSOR_ENABLED
+
+
+def fill_override(to: Override, irq: u8, pin: u32, flags: u16) -> None:
+    """ISA interrupt `irq` comes at `pin`."""
+    to.type = ENTRY_OVERRIDE
+    to.length = sizeof(Override)
+    to.source = irq
+    to.interrupt = pin
+    to.flags = flags
 
 
 def finish(header: Header, signature: u32, revision: u8, length: u32) -> None:

@@ -13,6 +13,7 @@ from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
+from hypervisor.devices import lapic
 from hypervisor.devices.platform import Platform
 from hypervisor.lang import address, clear
 from hypervisor.memory import guest_memory
@@ -31,10 +32,13 @@ class Stock:
         self.world = World(700)
         self.vm: Vm = self.world.vm(PAGES)
         self.vm.kind = VM_KIND_LINUX
+        self.vm.vcpu_count = 1
         self.vcpu: Vcpu = vcpu_of(self.vm)
         self.vmcb = Vmcb()
         self.vcpu.backend_hva = Hva(address(self.vmcb))
         self.vcpu.timer.vcpu = self.vcpu
+        self.vcpu.apic_timer.vcpu = self.vcpu
+        lapic.reset(self.vcpu.lapic, 0, True)
         backend.chosen.svm = True
         self.shown = bytearray()
         monkeypatch.setattr(serial, "put", self.shown.append)

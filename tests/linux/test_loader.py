@@ -178,13 +178,22 @@ def test_acpi_tables_are_found_and_whole(stock: Stock) -> None:
         assert sum(stock.bytes_at(place, length)) % 256 == 0
         return length
     xsdt = stock.number_at(rsdp + 24, 8)
-    assert table(xsdt, b"XSDT") == 44
+    assert table(xsdt, b"XSDT") == 60
     fadt = stock.number_at(xsdt + 36, 8)
     assert table(fadt, b"FACP") == 244
     dsdt = stock.number_at(fadt + 140, 8)
     assert stock.number_at(fadt + 40, 4) == dsdt
     size = table(dsdt, b"DSDT")
     assert b"\x08_S5_\x12\x08\x04\x0a\x05\x0a\x05\x00\x00" in stock.bytes_at(dsdt, size)
+    madt = stock.number_at(xsdt + 44, 8)
+    assert table(madt, b"APIC") == 90
+    entries, place = [], madt + 44
+    while place < madt + 90:
+        entries.append(stock.bytes_at(place, stock.number_at(place + 1, 1)))
+        place += len(entries[-1])
+    assert [(entry[0], len(entry)) for entry in entries] == [(1, 12), (2, 10), (2, 10), (4, 6), (0, 8)] and place == madt + 90
+    hpet = stock.number_at(xsdt + 52, 8)
+    assert table(hpet, b"HPET") == 56 and stock.number_at(hpet + 44, 8) == 0xFED00000
     facs = stock.number_at(fadt + 36, 4)
     assert stock.bytes_at(facs, 4) == b"FACS" and facs % 64 == 0
     assert [stock.number_at(fadt + offset, 4) for offset in (56, 64, 76)] == [0x600, 0x604, 0x608]

@@ -34,7 +34,7 @@ def decoded(vcpu: Vcpu, fields: dict[int, int], reason: int, **values: int) -> V
     (19, Cause.VMX_SVM_INSTRUCTION), (27, Cause.VMX_SVM_INSTRUCTION), (31, Cause.RDMSR), (32, Cause.WRMSR),
     (36, Cause.MONITOR_MWAIT), (39, Cause.MONITOR_MWAIT), (40, Cause.PAUSE), (50, Cause.VMX_SVM_INSTRUCTION),
     (51, Cause.RDTSC), (53, Cause.VMX_SVM_INSTRUCTION), (54, Cause.WBINVD), (55, Cause.XSETBV), (9, Cause.UNKNOWN),
-    (43, Cause.UNKNOWN), (49, Cause.UNKNOWN), (64, Cause.UNKNOWN), (65, Cause.UNKNOWN), (0x1FF, Cause.UNKNOWN)])
+    (8, Cause.INTERRUPT_WINDOW), (43, Cause.INTERRUPT_WINDOW), (49, Cause.UNKNOWN), (64, Cause.UNKNOWN), (65, Cause.UNKNOWN), (0x1FF, Cause.UNKNOWN)])
 def test_cause(vcpu: Vcpu, fields: dict[int, int], reason: int, cause: Cause) -> None:
     exit = decoded(vcpu, fields, reason)
     assert (exit.cause, exit.raw_reason) == (cause, reason)

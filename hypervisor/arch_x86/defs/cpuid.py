@@ -65,6 +65,7 @@ F7C_RDPID: Final = 1 << 22
 F7C_SHOWN: Final[u32] = F7C_UMIP | F7C_GFNI | F7C_VAES | F7C_VPCLMULQDQ | F7C_RDPID
 # 8000_0001 ECX
 FE1C_LAHF: Final = 1 << 0
+FE1C_CMP_LEGACY: Final = 1 << 1
 FE1C_SVM: Final = 1 << 2
 FE1C_CR8: Final = 1 << 4
 FE1C_ABM: Final = 1 << 5

@@ -12,6 +12,7 @@ INTERCEPT_VINTR: Final = 1 << 4
 INTERCEPT_CR0_SEL_WRITE: Final = 1 << 5  # CR0 bits other than TS and MP change
 INTERCEPT_RDPMC: Final = 1 << 15
 INTERCEPT_CPUID: Final = 1 << 18
+INTERCEPT_IRET: Final = 1 << 20
 INTERCEPT_INVD: Final = 1 << 22
 INTERCEPT_HLT: Final = 1 << 24
 INTERCEPT_INVLPGA: Final = 1 << 26

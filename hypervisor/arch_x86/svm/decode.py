@@ -3,10 +3,10 @@ from hypervisor.arch_x86.defs.svm import (
     EVENT_ERROR_VALID, EVENT_TYPE_SHIFT, EVENT_TYPE_SOFTWARE, EVENT_VALID, IOIO_IN, IOIO_PORT_SHIFT, IOIO_REP,
     IOIO_SIZE_MASK, IOIO_SIZE_SHIFT, IOIO_STR, MOV_CR_DECODED, NPF_FETCH, NPF_PAGE_WALK, NPF_WRITE)
 from hypervisor.arch_x86.defs import svm_exit
-from hypervisor.arch_x86.defs.cr import BP, OF
+from hypervisor.arch_x86.defs.cr import BP, DB, OF
 from hypervisor.arch_x86.defs.svm_exit import VMEXIT_CR15_WRITE, VMEXIT_INVALID, VMEXIT_INVALID_32
 from hypervisor.arch_x86.redelivery import deliver_again
-from hypervisor.arch_x86.svm import exit_table
+from hypervisor.arch_x86.svm import exit_table, nmi
 from hypervisor.arch_x86.svm.init import host
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import REGISTER_UNKNOWN, Cause, VmExit
@@ -25,14 +25,14 @@ def decode(vcpu: Vcpu, exit: VmExit) -> None:
         exit.cause = entry.cause
         exit.length = entry.length
         if entry.more:
-            decode_more(vmcb, code, exit)
+            decode_more(vcpu, vmcb, code, exit)
     elif code == svm_exit.VMEXIT_NPF:
         decode_nested_fault(vmcb, exit)
     else:
         exit.cause = Cause.ENTRY_FAILURE if code in (VMEXIT_INVALID, VMEXIT_INVALID_32) else Cause.UNKNOWN
 
 
-def decode_more(vmcb: Vmcb, code: u64, exit: VmExit) -> None:
+def decode_more(vcpu: Vcpu, vmcb: Vmcb, code: u64, exit: VmExit) -> None:
     """What the code alone does not tell."""
     if code == svm_exit.VMEXIT_IOIO:
         decode_io(vmcb, exit)
@@ -46,6 +46,11 @@ def decode_more(vmcb: Vmcb, code: u64, exit: VmExit) -> None:
     if svm_exit.VMEXIT_EXCP0 <= code <= svm_exit.VMEXIT_EXCP31:
         exit.vector = u32(code - svm_exit.VMEXIT_EXCP0)
         exit.error_code = u32(vmcb.exit_info1)
+        if exit.vector == DB and nmi.stepped(vcpu):
+            exit.cause = Cause.INTERRUPT_WINDOW
+        return
+    if code == svm_exit.VMEXIT_IRET:
+        nmi.returning(vcpu, vmcb)
         return
     if code == svm_exit.VMEXIT_INTR:
         exit.vector = 0

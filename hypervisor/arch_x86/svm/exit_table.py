@@ -44,6 +44,7 @@ def fill(nrip_save: bool) -> None:
     enter(svm_exit.VMEXIT_INTR, Cause.INTERRUPT, 0, True)
     enter(svm_exit.VMEXIT_NMI, Cause.NMI, 0, False)
     enter(svm_exit.VMEXIT_VINTR, Cause.INTERRUPT_WINDOW, 0, False)
+    enter(svm_exit.VMEXIT_IRET, Cause.INTERRUPT_WINDOW, 0, True)
     enter(svm_exit.VMEXIT_SHUTDOWN, Cause.TRIPLE_FAULT, 0, False)
     enter(svm_exit.VMEXIT_IOIO, Cause.IO, 0, True)
     enter(svm_exit.VMEXIT_MSR, Cause.RDMSR, 2, True)

@@ -1,7 +1,8 @@
 """Event injection and the interrupt window (AMD APM vol. 2 rev. 3.42, 15.20, 15.21)."""
 from hypervisor.arch_x86.defs.cr import RFLAGS_IF
-from hypervisor.arch_x86.defs.svm import (EVENT_VALID, INTERCEPT_VINTR, INTERRUPT_SHADOW, V_IGN_TPR,
-                                          V_INTR_MASKING, V_INTR_PRIO_MAX, V_IRQ)
+from hypervisor.arch_x86.defs.svm import (EVENT_TYPE_NMI, EVENT_TYPE_SHIFT, EVENT_VALID, INTERCEPT_CR8_WRITE, INTERCEPT_VINTR,
+                                          INTERRUPT_SHADOW, V_IGN_TPR, V_INTR_MASKING, V_INTR_PRIO_MAX, V_IRQ, V_TPR_MASK)
+from hypervisor.arch_x86.svm import nmi
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.lang import at, u32, u64
 from hypervisor.model import Vcpu
@@ -9,7 +10,10 @@ from hypervisor.model import Vcpu
 
 def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
     """Deliver an event at the next entry. `info` has VT-x's format, which is that of EVENTINJ for types 0, 2 and 3."""
-    at(Vmcb, vcpu.backend_hva).event_injection = info | (u64(error) << 32)
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    vmcb.event_injection = info | (u64(error) << 32)
+    if info >> EVENT_TYPE_SHIFT & 7 == EVENT_TYPE_NMI:
+        nmi.begin(vcpu, vmcb)
 
 
 def can_inject(vcpu: Vcpu) -> bool:
@@ -29,3 +33,23 @@ def request_window(vcpu: Vcpu, wanted: bool) -> None:
     else:
         vmcb.v_intr = tpr | V_INTR_MASKING
         vmcb.intercept_misc1 = u32(vmcb.intercept_misc1 & ~INTERCEPT_VINTR)
+
+
+def cr8(vcpu: Vcpu) -> u32:
+    """The guest's CR8: V_TPR (15.21.1)."""
+    return u32(at(Vmcb, vcpu.backend_hva).v_intr & 0xF)
+
+
+def set_cr8(vcpu: Vcpu, value: u32) -> None:
+    """Change V_TPR."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    vmcb.v_intr = vmcb.v_intr & ~V_TPR_MASK | value
+
+
+def watch_cr8(vcpu: Vcpu, below: u32) -> None:
+    """There is no threshold: writes exit while something waits for one."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    if below != 0:
+        vmcb.intercept_cr = u32(vmcb.intercept_cr | INTERCEPT_CR8_WRITE)
+    else:
+        vmcb.intercept_cr = u32(vmcb.intercept_cr & ~INTERCEPT_CR8_WRITE)

@@ -40,6 +40,7 @@ PROCESSOR_HLT: Final = 1 << 7
 PROCESSOR_MWAIT: Final = 1 << 10
 PROCESSOR_RDPMC: Final = 1 << 11
 PROCESSOR_TPR_SHADOW: Final = 1 << 21
+PROCESSOR_NMI_WINDOW: Final = 1 << 22
 PROCESSOR_UNCONDITIONAL_IO: Final = 1 << 24
 PROCESSOR_MSR_BITMAP: Final = 1 << 28
 PROCESSOR_MONITOR: Final = 1 << 29
@@ -78,7 +79,7 @@ WANTED: Final[Annotated[list[u32], GROUPS]] = [
     | EXIT_SAVE_EFER | EXIT_LOAD_EFER | EXIT_SAVE_PREEMPTION_TIMER,
     ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER]
 # Toggled later: the CPU must allow both values.
-SWITCHED: Final[Annotated[list[u32], GROUPS]] = [0, PROCESSOR_INTERRUPT_WINDOW, 0, 0, ENTRY_IA32E_GUEST]
+SWITCHED: Final[Annotated[list[u32], GROUPS]] = [0, PROCESSOR_INTERRUPT_WINDOW | PROCESSOR_NMI_WINDOW, 0, 0, ENTRY_IA32E_GUEST]
 # Taken where the CPU has them: guest instructions that raise #UD otherwise.
 OPTIONAL: Final[Annotated[list[u32], GROUPS]] = [0, 0, SECONDARY_RDTSCP | SECONDARY_INVPCID | SECONDARY_XSAVES, 0, 0]
 

@@ -30,7 +30,7 @@ REASONS: Final = 65
 CAUSE: Final[Annotated[list[Cause], REASONS]] = [
     Cause.EXCEPTION, Cause.INTERRUPT, Cause.TRIPLE_FAULT, Cause.UNKNOWN,  # 0 exception or NMI, interrupt, triple fault, INIT
     Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN, Cause.INTERRUPT_WINDOW,  # 4 SIPI, I/O SMI, SMI, interrupt window
-    Cause.UNKNOWN, Cause.UNKNOWN, Cause.CPUID, Cause.VMX_SVM_INSTRUCTION,  # 8 NMI window, task switch, CPUID, GETSEC
+    Cause.INTERRUPT_WINDOW, Cause.UNKNOWN, Cause.CPUID, Cause.VMX_SVM_INSTRUCTION,  # 8 NMI window, task switch, CPUID, GETSEC
     Cause.HLT, Cause.WBINVD, Cause.INVLPG, Cause.RDPMC,  # 12 HLT, INVD, INVLPG, RDPMC
     Cause.RDTSC, Cause.UNKNOWN, Cause.HYPERCALL, Cause.VMX_SVM_INSTRUCTION,  # 16 RDTSC, RSM, VMCALL, VMCLEAR
     Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION, Cause.VMX_SVM_INSTRUCTION,  # 20
@@ -38,7 +38,7 @@ CAUSE: Final[Annotated[list[Cause], REASONS]] = [
     Cause.CR_ACCESS, Cause.DR_ACCESS, Cause.IO, Cause.RDMSR,  # 28 CR, DR, I/O, RDMSR
     Cause.WRMSR, Cause.ENTRY_FAILURE, Cause.ENTRY_FAILURE, Cause.UNKNOWN,  # 32 WRMSR, guest state, MSR loading
     Cause.MONITOR_MWAIT, Cause.UNKNOWN, Cause.UNKNOWN, Cause.MONITOR_MWAIT,  # 36 MWAIT, trap flag, -, MONITOR
-    Cause.PAUSE, Cause.ENTRY_FAILURE, Cause.UNKNOWN, Cause.UNKNOWN,  # 40 PAUSE, machine check at entry, -, TPR
+    Cause.PAUSE, Cause.ENTRY_FAILURE, Cause.UNKNOWN, Cause.INTERRUPT_WINDOW,  # 40 PAUSE, machine check at entry, -, TPR
     Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN, Cause.UNKNOWN,  # 44 APIC access, EOI, GDTR/IDTR, LDTR/TR
     Cause.NESTED_FAULT, Cause.UNKNOWN, Cause.VMX_SVM_INSTRUCTION, Cause.RDTSC,  # 48 EPT violation, bad entry, INVEPT, RDTSCP
     Cause.INTERRUPT, Cause.VMX_SVM_INSTRUCTION, Cause.WBINVD, Cause.XSETBV,  # 52 timer, INVVPID, WBINVD, XSETBV

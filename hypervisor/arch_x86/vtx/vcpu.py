@@ -88,7 +88,7 @@ def write_controls(vcpu: Vcpu, vm: Vm) -> None:
     vmwrite(vmcs.PAGE_FAULT_ERROR_MASK, 0)
     vmwrite(vmcs.PAGE_FAULT_ERROR_MATCH, 0)
     vmwrite(vmcs.CR3_TARGET_COUNT, 0)
-    vmwrite(vmcs.TPR_THRESHOLD, 0)  # CR8 is the guest's own: in the virtual-APIC page, and nothing happens below it
+    vmwrite(vmcs.TPR_THRESHOLD, 0)  # CR8 is the guest's own: in the virtual-APIC page; see inject.watch_cr8
     vmwrite(vmcs.EXIT_MSR_STORE_COUNT, 0)
     vmwrite(vmcs.EXIT_MSR_LOAD_COUNT, 0)
     vmwrite(vmcs.ENTRY_MSR_LOAD_COUNT, 0)
