@@ -36,16 +36,18 @@ class VmDisk:
     bytes_a_second: int = 0
 
 
-def with_files(disks: tuple[HostDisk, ...], folder: Path) -> tuple[HostDisk, ...]:
-    """The same, each that the emulator attaches with its image file: made sparse where there is none, in `folder` where the
-    configuration names none."""
-    made: list[HostDisk] = []
-    for disk in disks:
-        if disk.bus != "memory":
-            image = disk.image or folder / f"{disk.name}.img"
-            if disk.size and (disk.image is None or not image.is_file()):
-                with image.open("wb") as file:
-                    file.truncate(disk.size)
-            disk = replace(disk, image=image)
-        made.append(disk)
-    return tuple(made)
+def named(disks: tuple[HostDisk, ...], folder: Path) -> tuple[HostDisk, ...]:
+    """The same, each that the emulator attaches with its image file: in `folder` where the configuration names none."""
+    return tuple(
+        disk if disk.bus == "memory" or disk.image is not None else replace(disk, image=folder / f"{disk.name}.img") for disk in disks
+    )
+
+
+def made(disks: tuple[HostDisk, ...], folder: Path) -> tuple[HostDisk, ...]:
+    """As named, and the files are there: sparse ones of zeros are made where there are none, and anew in `folder`."""
+    complete = named(disks, folder)
+    for given, disk in zip(disks, complete):
+        if disk.bus != "memory" and disk.image is not None and (given.image is None or not disk.image.is_file()):
+            with disk.image.open("wb") as file:
+                file.truncate(disk.size)
+    return complete

@@ -67,6 +67,9 @@ class Machine:
                     raise KraitError(f"{option} works with --emulator qemu only", ExitCode.USAGE)
         if self.accel == "kvm" and self.icount:
             raise KraitError("--icount counts translated instructions: it needs --accel tcg", ExitCode.USAGE)
+        places = len(BOCHS_IDE) if self.emulator == "bochs" or self.iso else len(QEMU_IDE)
+        if sum(disk.bus == "ata" for disk in self.disks) > places:
+            raise KraitError(f"this machine has places for {places} \"ata\" disks", ExitCode.USAGE)
 
     @property
     def vendor(self) -> str:
@@ -138,8 +141,9 @@ def _qemu(machine: Machine, media: Media, links: Links) -> list[str]:
         command += ["-drive", f"file={_qemu_quoted(str(media.iso))},media=cdrom,format=raw", "-boot", "d"]
     else:
         command += ["-kernel", str(media.kernel), "-initrd", _qemu_quoted(str(media.bundle))]
-    for place, disk in enumerate(attached(machine)):
-        command += _qemu_disk(machine, disk, place)
+    places = iter(QEMU_IDE)
+    for number, disk in enumerate(attached(machine)):
+        command += _qemu_disk(machine, disk, number, next(places) if disk.bus == "ata" else "")
     return command
 
 
@@ -151,12 +155,16 @@ def attached(machine: Machine) -> list[HostDisk]:
 QEMU_DISKS = {
     "virtio": "virtio-blk-pci,disable-legacy=on,drive={id},serial={name}",
     "nvme": "nvme,drive={id},serial={name}",
-    "ata": "ide-hd,drive={id},serial={name}",
+    "ata": "ide-hd,bus={ide},drive={id},serial={name}",
 }
-"""Devices of QEMU by bus. IDE has four places; with --iso the CD takes the third."""
+"""Devices of QEMU by bus."""
+
+QEMU_IDE = ("ide.0,unit=0", "ide.0,unit=1", "ide.1,unit=1", "ide.1,unit=0")
+BOCHS_IDE = ("ata1-master", "ata1-slave", "ata0-slave")
+"""Places of ATA disks, in the order in which they are given away; the CD of an ISO takes another."""
 
 
-def _qemu_disk(machine: Machine, disk: HostDisk, place: int) -> list[str]:
+def _qemu_disk(machine: Machine, disk: HostDisk, place: int, ide: str) -> list[str]:
     """One disk: the file, and the device in front of it."""
     file = _qemu_quoted(str(disk.image))
     drive = f"if=none,id=disk{place},format=raw,discard=unmap,cache=writeback,"
@@ -164,7 +172,7 @@ def _qemu_disk(machine: Machine, disk: HostDisk, place: int) -> list[str]:
         drive += f"file.driver=blkdebug,file.config={_qemu_quoted(str(machine.fault_rules))},file.image.filename={file}"
     else:
         drive += f"file={file}"
-    return ["-drive", drive, "-device", QEMU_DISKS[disk.bus].format(id=f"disk{place}", name=disk.name)]
+    return ["-drive", drive, "-device", QEMU_DISKS[disk.bus].format(id=f"disk{place}", name=disk.name, ide=ide)]
 
 
 def _qemu_quoted(value: str) -> str:
@@ -182,6 +190,6 @@ def _bochs(machine: Machine, media: Media, links: Links) -> list[str]:
         f"com1: enabled=1, {serial}",
         f"log: {links.log}",
     ]
-    for disk, place in zip(attached(machine), ("ata1-master", "ata1-slave", "ata0-slave")):
+    for disk, place in zip(attached(machine), BOCHS_IDE):
         lines.append(f'{place}: type=disk, mode=flat, path="{disk.image}", model="{disk.name}"')
     return [tools.require("bochs"), "-q", "-unlock", "-f", str(BOCHSRC), "-rc", str(BOCHS_RC), *lines]

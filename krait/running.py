@@ -76,7 +76,8 @@ def checked(what: Plan) -> Plan:
 def dry_run(what: Plan) -> str:
     """The emulator's command line, with the console on its standard output."""
     links = Links(log=what.folder / "bochs.log")
-    return machine.typed(what.machine, machine.command_line(what.machine, what.media(what.folder), links))
+    planned = replace(what.machine, disks=disks.named(what.machine.disks, what.folder))
+    return machine.typed(planned, machine.command_line(planned, what.media(what.folder), links))
 
 
 def prepare(what: Plan, folder: Path) -> Media:
@@ -95,7 +96,7 @@ def run(what: Plan, timeout: float | None) -> ExitCode:
     keys = relay.terminal_keys() if what.prompt or what.attach else None
     with paths.claimed(what.folder) as folder:
         media = prepare(what, folder)
-        with Emulator(replace(what.machine, disks=disks.with_files(what.settings.disks, folder)), media, folder) as emulator:
+        with Emulator(replace(what.machine, disks=disks.made(what.machine.disks, folder)), media, folder) as emulator:
             progress.note(f"  {machine.typed(what.machine, emulator.command)}")
             _introduce(media, emulator, keys is not None, what.attach)
             code = _stay(what, emulator, media, keys, timeout)

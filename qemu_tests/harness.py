@@ -176,7 +176,7 @@ def start(machine: Machine, vms: Sequence[VmTable], log_dir: Path, release: bool
     settings = config.parse(text, "vms.toml", log_dir)
     bundle = images.write_bundle(settings, log_dir / "bundle.cpio", release, end_auto)
     media = Media(images.hypervisor(release), bundle)
-    machine = replace(machine, disks=disks.with_files(settings.disks, log_dir))
+    machine = replace(machine, disks=disks.made(settings.disks, log_dir))
     return Console(Emulator(machine, media, log_dir), media.kernel, log_dir)
 
 

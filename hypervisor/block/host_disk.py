@@ -49,12 +49,15 @@ def set_name(host: HostDisk, prefix: str, number: u64) -> None:
 
 
 def find(wanted: str) -> HostDisk | None:
-    """The disk of that name, or else that serial number; None if there is none."""
+    """The disk of that name, or else that serial number, or else that model; None if there is none."""
     for i in range(disks.host_count):
         if text.same(name(disks.host[i]), wanted):
             return disks.host[i]
     for i in range(disks.host_count):
         if text.same(text_at(address(disks.host[i].serial)), wanted):
+            return disks.host[i]
+    for i in range(disks.host_count):
+        if text.same(text_at(address(disks.host[i].model)), wanted):
             return disks.host[i]
     return None
 

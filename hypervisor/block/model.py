@@ -192,6 +192,7 @@ class HostDisk:
     unit: u32  # the driver's own number of it
     name: Annotated[list[u8], DISK_NAME_BYTES]  # by place: virtio0, ata1, nvme0
     serial: Annotated[list[u8], DISK_NAME_BYTES]  # what the disk says of itself, blanks cut; may be empty
+    model: Annotated[list[u8], DISK_NAME_BYTES]
     sectors: u64
     depth: u32  # transfers in flight at most
     most_segments: u32
@@ -201,6 +202,7 @@ class HostDisk:
     can_flush: bool
     can_discard: bool
     discard_most: u64  # sectors of one transfer
+    shares: bool  # another disk's transfer may be in its way (ATA: two drives on a channel)
     immediate: bool  # a transfer has ended once it is started; nothing interrupts
     state: DiskState
     polled: bool  # its interrupts are off: transfers that have ended are looked for in time

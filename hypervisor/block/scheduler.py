@@ -56,6 +56,8 @@ def turn(cpu: Cpu) -> None:
         watch(host, now)
         count = take_in(host)
         ended += count
+        if count != 0 and host.shares:
+            look_at = now  # for the other disk
         look_at = min(look_at, now if count == ENDS_A_TURN else start_some(host, now))
         look_at = min(look_at, choose_polling(host, now))
     if ended != 0:
@@ -147,6 +149,8 @@ def start_some(host: HostDisk, now: u64) -> u64:
     """Start up to STARTS_A_TURN transfers. Host TSC at which to look again; up to `now`: at once."""
     if host.state == DiskState.RESETTING:
         return now + clock.ticks_of(RESET_STEP_NS)
+    if host.again != 0 and not driver.is_free(host):
+        return host.watch_at
     started = start_again_some(host, now)
     look_at: u64 = NEVER
     while started < STARTS_A_TURN:
@@ -189,7 +193,7 @@ def pick(host: HostDisk, now: u64) -> None:
             least = tag
             served = disk.served
     depth: u32 = host.depth if competing < 2 else min(host.depth, CONTENDED_DEPTH)
-    if host.in_flight >= depth:
+    if host.in_flight >= depth or not driver.is_free(host):
         choice.disk = None
 
 

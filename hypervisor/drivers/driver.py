@@ -2,8 +2,13 @@
 from __future__ import annotations
 
 from hypervisor.block.model import DriverKind, HostDisk, Transfer
-from hypervisor.drivers import ram_disk, virtio_blk
+from hypervisor.drivers import ata, ram_disk, virtio_blk
 from hypervisor.status import Status
+
+
+def is_free(host: HostDisk) -> bool:
+    """Can it take a transfer, if there is room? False: another disk's is in the way."""
+    return host.kind != DriverKind.ATA or ata.is_free(host)
 
 
 def start(host: HostDisk, transfer: Transfer) -> None:
@@ -13,6 +18,8 @@ def start(host: HostDisk, transfer: Transfer) -> None:
             ram_disk.start(host, transfer)
         case DriverKind.VIRTIO_BLK:
             virtio_blk.start(host, transfer)
+        case DriverKind.ATA:
+            ata.start(host, transfer)
         case _:
             assert False
 
@@ -30,6 +37,8 @@ def reap(host: HostDisk) -> Transfer | None:
             return ram_disk.reap(host)
         case DriverKind.VIRTIO_BLK:
             return virtio_blk.reap(host)
+        case DriverKind.ATA:
+            return ata.reap(host)
         case _:
             return None
 
@@ -44,6 +53,8 @@ def acknowledge(host: HostDisk) -> None:
     """A disk has interrupted, perhaps this one: let its interrupt line go."""
     if host.kind == DriverKind.VIRTIO_BLK:
         virtio_blk.acknowledge(host)
+    elif host.kind == DriverKind.ATA:
+        ata.acknowledge(host)
 
 
 def reset(host: HostDisk, begin: bool) -> Status:
@@ -54,6 +65,8 @@ def reset(host: HostDisk, begin: bool) -> Status:
     match host.kind:
         case DriverKind.VIRTIO_BLK:
             return virtio_blk.reset(host, begin)
+        case DriverKind.ATA:
+            return ata.reset(host, begin)
         case _:
             return Status.OK
 
@@ -62,3 +75,5 @@ def cut_off(host: HostDisk) -> None:
     """The disk is given up: see that it touches no memory any more."""
     if host.kind == DriverKind.VIRTIO_BLK:
         virtio_blk.cut_off(host)
+    elif host.kind == DriverKind.ATA:
+        ata.cut_off(host)
