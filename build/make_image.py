@@ -41,13 +41,13 @@ IMAGES = {"hypervisor": Image("hypervisor.main", "hypervisor/arch_x86", "hypervi
           "guest": Image("guest_pv_drivers.main", "guest_pv_drivers", "guest.ld", "pv_guest.elf", {"": 0x4000})}
 
 
-def build_image(root: Path, image: Image, out: Path, name: str, release: bool) -> Path:
+def build_image(root: Path, image: Image, out: Path, name: str, release: bool, measure_paths: bool = False) -> Path:
     """Build one freestanding image; the ELF file's path."""
     tools = Toolchain(root, out / name)
     with Stage("front end"):
         native = Native.find(root, [image.assembly])
         names = [image.main, *native.called_modules(root / image.main.split(".")[0], root)]
-        units = compile_program(root, names, {"DEBUG": not release}, native)
+        units = compile_program(root, names, {"DEBUG": not release, "MEASURE_PATHS": measure_paths}, native)
     exported = layouts.export([unit.module for unit in units])
     write(tools.directory / "layouts.json", json.dumps(exported, indent=1))
     with Stage("cython"):
@@ -131,6 +131,7 @@ def main() -> int:
     parser.add_argument("image", choices=[*IMAGES, "hostlib"])
     parser.add_argument("--out", type=Path, required=True, help="output directory")
     parser.add_argument("--release", action="store_true", help="without debug checks and commands")
+    parser.add_argument("--measure-paths", action="store_true", help="count the instructions between returns to the run loop")
     parser.add_argument("--sanitize", action="store_true", help="hostlib: with clang's sanitizers")
     parser.add_argument("--module", action="append", help="hostlib: a module to take in (default: the whole hypervisor)")
     parser.add_argument("--root", type=Path, default=ROOT, help="where the modules lie")
@@ -140,7 +141,7 @@ def main() -> int:
         if arguments.image == "hostlib":
             elf = hostlib.build(root, arguments.module or ["hypervisor.main"], out, arguments.sanitize)
         else:
-            elf = build_image(root, IMAGES[arguments.image], out, arguments.image, arguments.release)
+            elf = build_image(root, IMAGES[arguments.image], out, arguments.image, arguments.release, arguments.measure_paths)
     except (Refused, BuildError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,3 +2,4 @@
 from typing import Final
 
 DEBUG: Final[bool] = True
+MEASURE_PATHS: Final[bool] = False

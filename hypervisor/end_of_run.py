@@ -1,7 +1,8 @@
 """What happens when the last VM has ended: the bundle may ask that the machine ends with the result."""
-from hypervisor import vm
+from hypervisor import path_lengths, vm
 from hypervisor.abi import EXIT_GUEST_FAILED, EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import machine_exit
+from hypervisor.build_options import MEASURE_PATHS
 from hypervisor.console import say
 from hypervisor.lang import u32
 from hypervisor.memory import ledger_check
@@ -18,6 +19,8 @@ def check(cpu: Cpu) -> None:
             report(ended)
             if ended.state == VmState.CRASHED or ended.exit_code != 0:
                 failed += 1
+    if MEASURE_PATHS:
+        path_lengths.report()
     if ledger_check.check() != 0:
         machine_exit.leave(EXIT_PANIC)
     machine_exit.leave(EXIT_OK if failed == 0 else EXIT_GUEST_FAILED)

@@ -32,6 +32,8 @@ WORK_INJECT: Final = 16  # an event may have become deliverable
 WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
 WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a time
 WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: block/scheduler.turn
+WORK_NAMES: Final[Annotated[list[str], 8]] = [
+    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk"]  # by bit
 
 
 class VcpuState(IntEnum):

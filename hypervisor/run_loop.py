@@ -1,11 +1,12 @@
 """The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
 from typing import Final
 
-from hypervisor import apic_bus, board, clock, end_of_run, exits, inject, model, operator, steal_time, timers, vm, vm_config
+from hypervisor import (apic_bus, board, clock, end_of_run, exits, inject, model, operator, path_lengths, steal_time, timers, vm,
+                        vm_config)
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.block import scheduler as disk_scheduler
-from hypervisor.build_options import DEBUG
+from hypervisor.build_options import DEBUG, MEASURE_PATHS
 from hypervisor.events import raise_event
 from hypervisor.lang import address, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
@@ -34,13 +35,26 @@ def run(cpu: Cpu) -> None:
         else:
             backend.enter(cpu, vcpu)
             backend.decode(vcpu, vcpu.exit)
+        if MEASURE_PATHS:
+            path_lengths.begin()
         exits.dispatch(vcpu, vcpu.exit)
+        if MEASURE_PATHS:
+            path_lengths.end_exit(vcpu.exit.cause)
 
 
 def do_work(cpu: Cpu) -> None:
     """The lowest bit of what is owed. What concerns a vCPU falls away when none is current."""
     bit: u32 = cpu.work & wrap_u32(0 - cpu.work)
     cpu.work = u32(cpu.work & ~bit)
+    if MEASURE_PATHS:
+        path_lengths.begin()
+    do_bit(cpu, bit)
+    if MEASURE_PATHS:
+        path_lengths.end_work(bit)
+
+
+def do_bit(cpu: Cpu, bit: u32) -> None:
+    """One piece of work."""
     if bit == WORK_INTERRUPT:
         run_timers(cpu)
         return

@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 
 from krait import bench as benchmarks
-from krait import bench_linux
+from krait import bench_linux, bench_paths
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.machine import AccelName, EmulatorName, Machine
@@ -137,9 +137,9 @@ def attach(
 @app.command()
 def bench(
     what: Annotated[
-        Literal["exits", "linux", "sched"],
+        Literal["exits", "linux", "paths", "sched"],
         typer.Argument(help="exits: instructions per operation of a guest; linux: those of a boot, and its exits; "
-                       "sched: all scheduling policies on the same workloads."),
+                       "paths: the longest between two returns to the run loop; sched: all scheduling policies on the same workloads."),
     ],
     emulator: EmulatorOption = "qemu",
     quiet: Annotated[bool, typer.Option("--quiet/--loud", help="linux: whether the kernel prints its messages.")] = True,
@@ -157,6 +157,9 @@ def bench(
         if emulator != "qemu":
             raise KraitError("bench linux counts instructions: it needs --emulator qemu", ExitCode.USAGE)
         _show_linux(bench_linux.measure(quiet), as_json)
+        return
+    if what == "paths":
+        _show_paths(bench_paths.measure(), as_json)
         return
     report = benchmarks.exits(emulator)
     if as_json:
@@ -190,6 +193,15 @@ def _show_linux(report: bench_linux.Report, as_json: bool) -> None:
     print(f"  exits         {report.exits_total:>14,}")
     for cause, count in report.exits.items():
         print(f"    {cause:<18}{count:>8,}")
+
+
+def _show_paths(found: list[bench_paths.Path], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(path) for path in found]))
+        return
+    print(f"longest path between two returns to the run loop, in instructions; promised: at most {bench_paths.PROMISED:,}")
+    for path in found:
+        print(f"  {path.kind:<24}{path.longest:>9,} of {path.count:>9,}")
 
 
 def main() -> None:

@@ -20,18 +20,25 @@ def hypervisor(release: bool) -> Path:
     return _make("hypervisor", release) / HYPERVISOR_ELF
 
 
+def measured_hypervisor() -> Path:
+    """Build the release image that counts the length of its paths, and return its ELF file."""
+    return _make("hypervisor", True, True) / HYPERVISOR_ELF
+
+
 def pv_guest(release: bool) -> Path:
     """Build the PV guest kernel (only what changed) and return its ELF file."""
     return _make("guest", release) / PV_GUEST_ELF
 
 
 @functools.cache
-def _make(target: str, release: bool) -> Path:
+def _make(target: str, release: bool, measure_paths: bool = False) -> Path:
     """Build at most once a process, however many machines it boots; returns the output folder."""
-    out = paths.image_dir(release)
+    out = paths.OUT / "paths" if measure_paths else paths.image_dir(release)
     command = [sys.executable, str(MAKE_IMAGE), target, "--out", str(out)]
     if release:
         command.append("--release")
+    if measure_paths:
+        command.append("--measure-paths")
     with paths.lock("build"), progress.stage(f"{target} ({out.name})"):
         done = subprocess.run(command, cwd=paths.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
