@@ -9,6 +9,8 @@ def done(request: Request) -> None:
     match request.completion:
         case Completion.DISK_TEST:
             disk_test.done(request)
+        case Completion.KEPT:
+            return
         case _:
             pass
     virtual_disk.give_back(request)

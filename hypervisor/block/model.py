@@ -49,6 +49,7 @@ class Completion(IntEnum):
     NOBODY = 0
     VIRTIO_BLK = 1
     DISK_TEST = 2
+    KEPT = 3  # nobody is told: the owner looks whether `submitted` is False again, and gives the request back
 
 
 @struct

@@ -124,7 +124,7 @@ def end_transfer(host: HostDisk, transfer: Transfer) -> None:
 def complete(request: Request) -> None:
     """Nothing of the request is in flight any more: tell who submitted it."""
     disk = request.disk
-    assert disk is not None
+    assert disk is not None and request.submitted and disk.outstanding != 0
     disk.outstanding -= 1
     request.submitted = False
     virtual_disk.unpin(request)
