@@ -80,7 +80,7 @@ def start_clock() -> None:
     khz = tsc.rates.tsc_khz
     phase.require(khz >= 1000, "clock", "the PIT does not count: the TSC's rate cannot be measured")
     clock.init(khz)
-    policy.start(clock.ticks_of(QUANTUM_NS))
+    policy.start(clock.ticks_of(QUANTUM_NS), 1)
     phase.found("clock", f"TSC {khz} kHz, local APIC timer {tsc.rates.apic_khz} kHz")
 
 

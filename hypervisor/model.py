@@ -68,6 +68,7 @@ class TimerKind(IntEnum):
     REAP = 5  # the next piece of what an ended VM leaves behind (run_loop.reap)
     DISK = 6  # a limit of a virtual disk lets go, or transfers are looked at (block/scheduler.py)
     APIC = 7  # timer of a vCPU's local APIC
+    CAP = 8  # a VM may use what its cap gives it in the next period (sched/wake.py)
 
 
 @struct
@@ -86,12 +87,15 @@ class Timer:
 class Share:
     """A competitor for CPU time, a VM or a vCPU, in the tree of its level (sched/fair_tree.py). sched/eevdf.py owns it."""
 
-    weight: u32  # as counted in the tree
+    weight: u64  # as counted in the tree: in 1/1024, and as far as the CPUs can serve it (sched/eevdf.py)
     priority: u32  # in the treap
     queued: bool  # it is in the treap; one that competes and is not, runs
+    cpus: u32  # one bit for each host CPU that it may run on
+    reach: u32  # those that anyone of its subtree may run on
     virtual_time: u64  # service received / weight, wraps
     deadline: u64  # virtual time at which its request is to be fulfilled
     earliest: u64  # least deadline of its subtree
+    by_cpu: Annotated[list[u64], MAX_CPUS]  # the same of those that may run there, if FairTree.bound
     left: Share | None
     right: Share | None
     parent: Share | None
@@ -104,9 +108,21 @@ class FairTree:
     """Competitors of one level by virtual time, and their weighted average: average + rest / weight, rest < weight."""
 
     root: Share | None
+    bound: bool  # not all may run on all host CPUs
     weight: u64  # of all that compete, running ones included
     average: u64
     rest: u64
+
+
+@struct
+class Cap:
+    """What a VM may use at most (sched/cap.py)."""
+
+    percent: u32  # of a CPU; 0: no cap
+    period: u64  # TSC ticks
+    left: i64  # TSC ticks that it may still use in this period; below 0: used in advance
+    refill_at: u64  # host TSC at which the next period begins
+    timer: Timer
 
 
 @struct
@@ -148,6 +164,12 @@ class Vcpu:
     weight: u32
     competing: bool  # sched/policy.py: the policy in force counts it, it waits or runs
     waiting: bool
+    running: bool
+    cpu: u32  # the host CPU it runs on, or ran on last
+    picked_at: u64  # host TSC
+    parked: bool  # runnable, but its VM has used up its cap (sched/cap.py)
+    waiting_since: u64  # host TSC; 0: it does not wait for a CPU
+    steal_ticks: u64  # TSC ticks that it could have run and waited for a CPU, or was kept from it by its VM's cap, until it ran last
     share: Share  # eevdf
     stride_pass: u64  # stride: its pass; while it sleeps, the distance from the global one
     virtual_time: u64  # bvt
@@ -158,8 +180,6 @@ class Vcpu:
     moving: Vcpu | None  # next in the list of those that change the policy
     run_queue_index: u32
     cpu_time: u64  # TSC ticks charged
-    waits_since: u64  # host TSC at which it last began to compete without a CPU (run_loop.reschedule, sched/wake.py)
-    steal_ticks: u64  # TSC ticks that it competed and had no CPU
     entered_at: u64
     timer: Timer
     timer_held: bool  # its VM is paused, and the timer was armed
@@ -211,8 +231,13 @@ class Vm:
     name: Annotated[list[u8], NAME_BYTES]
     kind: u32
     weight: u32
+    cpus: u32  # one bit for each host CPU that it may run on; 0: all
+    reserved: u32  # percent of a CPU that it is to get at least, if it wants it
+    cap: Cap
     share: Share  # eevdf: among the VMs
     members: FairTree  # eevdf: its vCPUs
+    competitors: u32  # eevdf: how many of them compete
+    competitor_index: u32  # eevdf: its place in the list of VMs that compete
     memory_bytes: u64  # guest-physical RAM is [0, memory_bytes), above 3 GiB split at 4 GiB later
     nested_root: Hpa  # EPT or NPT PML4
     nested_frames: u64  # frames of nested tables, charged to this VM
@@ -273,6 +298,5 @@ class Cpu:
     loaded: Vcpu | None  # VT-x: whose VMCS is the current one here
     msr_owner: Vcpu | None  # VT-x: whose STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, DR6 and CR2 are in the CPU
     idle_ticks: u64
-    yielding: bool  # policy.py: the vCPU that runs here gives way
-    aside: Vcpu | None  # policy.py: it gave way, and waits again after the next pick
+    overhead_ticks: u64  # TSC ticks that served no vCPU (sched/account.py)
     timers: TimerHeap

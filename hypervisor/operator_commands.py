@@ -89,7 +89,7 @@ def policy_(arguments: u64) -> None:
         return
     for i in range(policy.POLICIES):
         if text.same(text_at(arguments), policy.POLICY_NAMES[i]):
-            policy.select(u32(i))
+            policy.select(u32(i), clock.now())
             say(f"policy {policy.POLICY_NAMES[i]}")
             return
     say(f"no such policy: {text_at(arguments)}; `policy` lists them")

@@ -113,7 +113,7 @@ def weight(arguments: u64) -> None:
         return
     text.cut_word(number)
     value = text.number_at(number)
-    if value >> 32 != 0 or policy.set_weight(machine, u32(value)) != Status.OK:
+    if value >> 32 != 0 or policy.set_weight(machine, u32(value), clock.now()) != Status.OK:
         say(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
     else:
         say(f"{vm.name(machine)}: weight {value}")

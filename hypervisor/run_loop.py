@@ -12,8 +12,7 @@ from hypervisor.lang import address, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
 from hypervisor.model import (WORK_CONSOLE, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
-from hypervisor.sched import policy
-from hypervisor.sched.wake import wake
+from hypervisor.sched import account, policy, wake
 
 REAP_PERIOD_NS: Final[u64] = 1_000_000  # between two pieces of what an ended VM leaves, while others want to run
 
@@ -64,11 +63,13 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
     if bit == WORK_REAP:
         reap(cpu)
         return
-    if bit == WORK_CONSOLE:
-        operator.poll(cpu)
-        return
-    if bit == WORK_DISK:
-        disk_scheduler.turn(cpu)
+    if bit == WORK_CONSOLE or bit == WORK_DISK:
+        since = account.begin(cpu)
+        if bit == WORK_DISK:
+            disk_scheduler.turn(cpu)
+        else:
+            operator.poll(cpu)
+        account.end(cpu, since, None)
         return
     vcpu = cpu.vcpu
     if vcpu is not None:
@@ -93,11 +94,14 @@ def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:
 
 
 def run_timers(cpu: Cpu) -> None:
-    """All timers that are due."""
+    """All timers that are due, each at the expense of the vCPU that it serves."""
+    since = account.begin(cpu)
     timer = timers.expire(cpu)
     while timer is not None:
         run_timer(cpu, timer)
+        since = account.end(cpu, since, timer.vcpu)
         timer = timers.expire(cpu)
+    account.end(cpu, since, None)
 
 
 def run_timer(cpu: Cpu, timer: Timer) -> None:
@@ -118,27 +122,26 @@ def run_timer(cpu: Cpu, timer: Timer) -> None:
     elif timer.kind == TimerKind.APIC:
         apic_bus.timer_expired(vcpu)
     elif timer.kind == TimerKind.FRAME_WAIT:
-        wake(vcpu)
+        wake.wake(vcpu)
+    elif timer.kind == TimerKind.CAP:
+        owner = vcpu.vm
+        assert owner is not None
+        wake.refill(owner)
 
 
 def reschedule(cpu: Cpu) -> None:
     """Charge the one that ran, and make the one that the policy picks current: maybe the same."""
-    now: u64 = clock.now()
+    now = account.charge_running()
     previous = cpu.vcpu
     if previous is not None:
-        policy.charge(previous, now - previous.entered_at, now)
-        previous.entered_at = now
-        previous.on_cpu = False
-        previous.waits_since = now
-        if may_run(previous):
-            policy.requeue(cpu, previous)
-        else:
-            policy.dequeue(previous)
+        put_back(previous, now)
     if DEBUG:
         ledger_check.in_turn()
-        now = clock.now()  # at nobody's expense
-    vcpu = policy.pick(cpu)
+        cpu.vcpu = None
+        now = account.end(cpu, now, None)
+    vcpu = policy.pick(cpu.id, now)
     cpu.vcpu = vcpu
+    wake.ask(policy.stranded())
     changed = previous is None or vcpu is None or address(previous) != address(vcpu)
     if changed and previous is not None:
         steal_time.left(previous)
@@ -149,11 +152,11 @@ def reschedule(cpu: Cpu) -> None:
         return
     vcpu.on_cpu = True
     vcpu.entered_at = now
-    vcpu.steal_ticks += now - vcpu.waits_since
-    if policy.contended():
-        timers.arm(cpu, cpu.slice, now + policy.slice_of(vcpu, now))
-    else:
+    ticks = policy.slice_of(vcpu, now)
+    if ticks == policy.UNLIMITED:
         timers.cancel(cpu.slice)
+    else:
+        timers.arm(cpu, cpu.slice, now + ticks)
     cpu.work |= WORK_INJECT
     owner = vcpu.vm
     assert owner is not None
@@ -164,6 +167,18 @@ def reschedule(cpu: Cpu) -> None:
         cpu.work |= WORK_FPU
     if vcpu.seen_epoch != owner.epoch:  # pages were unmapped since it ran last
         cpu.work |= WORK_TLB
+
+
+def put_back(vcpu: Vcpu, now: u64) -> None:
+    """One that ran: it waits again, if it may."""
+    vcpu.on_cpu = False
+    if may_run(vcpu):
+        policy.requeue(vcpu, now)
+    else:
+        policy.dequeue(vcpu)
+    owner = vcpu.vm
+    assert owner is not None
+    wake.await_refill(owner)
 
 
 def may_run(vcpu: Vcpu) -> bool:
@@ -186,18 +201,15 @@ def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
 def reap(cpu: Cpu) -> None:
     """One piece of what ended VMs leave behind, at nobody's expense. The next: at once if nobody runs, else after
     REAP_PERIOD_NS, so that the others run in between however large the VM was."""
-    started: u64 = clock.now()
     running = cpu.vcpu
-    since: u64 = running.entered_at if running is not None else 0
+    since = account.begin(cpu)
     timers.cancel(cpu.reap)
     done = vm.reap_some()
     emptied = vm.table.emptied
     if emptied is not None:
         vm.table.emptied = None
         vm_config.boot_again(emptied)
-    now: u64 = clock.now()
-    if running is not None and running.entered_at == since:  # not charged meanwhile
-        running.entered_at += now - started
+    now = account.end(cpu, since, None)
     if done:
         end_of_run.check(cpu)
     elif running is not None:

@@ -1,7 +1,7 @@
 """Virtual machines: made, started, ended, and given back a piece at a time."""
 from typing import Annotated, Final
 
-from hypervisor import board, clock, guest_console, log, vcpu
+from hypervisor import board, clock, guest_console, log, timers, vcpu
 from hypervisor.abi import VM_KIND_PV, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.block import virtual_disk
@@ -134,6 +134,7 @@ def stopped(vm: Vm) -> None:
         log.error(f"vm '{name(vm)}' stopped")
     if vm.state != VmState.REBOOTING:
         guest_console.finish(vm)
+    timers.cancel(vm.cap.timer)
     for member in vm.vcpus:
         if member is not None:
             vcpu.stop(member)

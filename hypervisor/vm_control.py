@@ -12,8 +12,7 @@ from hypervisor.devices import kvm_clock
 from hypervisor.lang import offsetof, u64, wrap_u64
 from hypervisor.memory import guest_memory
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, Vm, VmState
-from hypervisor.sched import policy
-from hypervisor.sched.wake import charge_running
+from hypervisor.sched import policy, wake
 from hypervisor.status import Status
 
 FLAGS_AT: Final[u64] = offsetof(kvm_clock.TimeInfo, "flags")
@@ -45,15 +44,13 @@ def resume(machine: Vm) -> Status:
     machine.started_at += lost
     machine.tsc_offset = wrap_u64(machine.tsc_offset - lost)
     machine.state = VmState.RUNNING
-    charge_running()
     for vcpu in machine.vcpus:
         if vcpu is not None:
             if vcpu.timer_held:
                 timers.arm(this_cpu(), vcpu.timer, vcpu.timer.deadline + lost)
             say_stopped(machine, vcpu)
             if vcpu.state == VcpuState.RUNNABLE and not vcpu.on_cpu:
-                vcpu.waits_since = clock.now()
-                policy.enqueue(vcpu)
+                wake.compete(machine, vcpu)
     owe(WORK_RESCHED)
     log.info(f"vm '{vm.name(machine)}' resumed after {clock.ns_of(lost) // 1_000_000} ms")
     return Status.OK

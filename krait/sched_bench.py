@@ -16,7 +16,7 @@ from krait.sched_sim import Simulation
 from krait.sched_worlds import QUANTUM, Compiled
 
 SECONDS = 2
-PROMISED_PICK = 1300
+PROMISED_PICK = 1500
 """Upper bound of one decision of EEVDF among 256 vCPUs, in instructions."""
 
 LINE = re.compile(r"^pick ([a-z-]+) (\d+) (\d+)$", re.MULTILINE)

@@ -1,16 +1,17 @@
-"""A discrete-event simulator of one CPU, driving the hypervisor's own scheduling policies as its run loop does.
+"""A discrete-event simulator of host CPUs, driving the hypervisor's own scheduling policies as its run loop does.
 
-Time is in nanoseconds. A vCPU follows a behaviour: how long it wants the CPU, and how long it then sleeps. Beside what was
-done the simulator keeps the fluid share over both levels (VM by weight, then vCPU by weight within it), in which everyone
-that competes is served at once: lag is that less the service received, counted from when a vCPU began to compete.
+Time is in nanoseconds. A vCPU follows a behaviour: how long it wants a CPU, and how long it then sleeps. Beside what was
+done the simulator keeps the fluid share (fluid.py: VMs by weight and limits, then vCPUs by weight within each), in which
+everyone that competes is served at once: lag is that less the service received, counted from when a vCPU began to compete.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from krait.sched_worlds import QUANTUM, World
+from krait import fluid
+from krait.sched_worlds import QUANTUM, VmShape, World
 
 FOREVER = 1 << 62
 Behaviour = Callable[[int], tuple[int, int]]
@@ -48,14 +49,31 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Of a VM; 0: none."""
+
+    cap: int = 0  # percent of a CPU
+    period: int = 100 * QUANTUM
+    reserved: int = 0  # percent of a CPU
+    cpus: int = 0  # set of CPUs, one bit each
+
+
+@dataclass(frozen=True)
 class Machine:
-    """VMs: the weight and the vCPUs of each."""
+    """VMs: the weight and the vCPUs of each; limits by the VM's number; host CPUs."""
 
     vms: Sequence[tuple[int, Sequence[Member]]]
+    cpus: int = 1
+    limits: Mapping[int, Limits] = field(default_factory=dict)
 
     @property
-    def shapes(self) -> list[tuple[int, list[int]]]:
-        return [(weight, [member.weight for member in members]) for weight, members in self.vms]
+    def shapes(self) -> list[VmShape]:
+        shapes = []
+        for number, (weight, members) in enumerate(self.vms):
+            limits = self.limits.get(number, Limits())
+            shapes.append(VmShape(weight, [member.weight for member in members], limits.cap, limits.period, limits.reserved,
+                                  limits.cpus))  # fmt: skip
+        return shapes
 
 
 @dataclass
@@ -68,6 +86,7 @@ class Task:
     pause: int = 0
     competes: bool = False
     service: int = 0
+    fluid: float = 0.0
     lag: float = 0.0
     bound: float = 1.0  # quanta by which eevdf's docstring lets it be ahead; one more behind
     woken: int | None = None
@@ -75,119 +94,154 @@ class Task:
 
 @dataclass
 class Outcome:
-    """What a run showed. Decisions are (time, vCPU, slice)."""
+    """What a run showed. Decisions are (time, CPU, vCPU, slice)."""
 
-    decisions: list[tuple[int, int | None, int]] = field(default_factory=list)
+    decisions: list[tuple[int, int, int | None, int]] = field(default_factory=list)
     service: list[int] = field(default_factory=list)
+    fluid: list[float] = field(default_factory=list)  # service of the fluid share
     lag_most: list[float] = field(default_factory=list)
+    lag_greatest: float = 0.0  # most that anyone was behind, in quanta
+    lag_least: float = 0.0  # most ahead, negative
     over_bound: float = 0.0  # most by which a lag was over its bound, in quanta
     latencies: list[int] = field(default_factory=list)
     switches: int = 0
+    moves: int = 0  # to another CPU than the last
+    idle: int = 0  # of all CPUs together, while somebody could have run
     waited_most: list[int] = field(default_factory=list)
 
 
 class Simulation:
-    """One run of a machine under the policy of a world."""
+    """One run of a machine under the policy of a world, which has as many CPUs."""
 
     def __init__(self, world: World, machine: Machine) -> None:
-        self.world, self.now = world, 0
+        self.world, self.machine, self.now = world, machine, 0
         self.tasks = [Task(vm, member) for vm, (_, members) in enumerate(machine.vms) for member in members]
-        self.weights = [weight for weight, _ in machine.vms]
         self.wakes = [(task.member.begins, number) for number, task in enumerate(self.tasks)]
         heapq.heapify(self.wakes)
+        self.running: list[int | None] = [None] * machine.cpus
+        self.ends = [FOREVER] * machine.cpus
         self.out = Outcome(lag_most=[0.0] * len(self.tasks), waited_most=[0] * len(self.tasks))
         self.since = [0] * len(self.tasks)  # when each was last seen running or began to wait
         self.rates: list[tuple[Task, int, float]] = []
+        self.on_cpu: dict[int, int] = {}  # where each ran last
 
     def run(self, until: int) -> Outcome:
         """Simulate to the time `until`."""
-        running: int | None = None
+        ask = 0
         while self.now < until:
-            if running is not None:
-                self._put_back(running)
-            previous, running = running, self.world.pick()
-            slice_ = self._picked(running, previous)
-            end = min(self.now + slice_, self.wakes[0][0] if self.wakes else until, until)
-            if running is not None:
-                end = min(end, self.now + self.tasks[running].left)
-            self._pass(running, end)
+            while ask:
+                for cpu in range(self.machine.cpus):
+                    if ask >> cpu & 1:
+                        self._switch(cpu)
+                ask = self.world.stranded()
+            refills = [(at, vm) for vm in self.machine.limits if (at := self.world.refill_at(vm)) is not None]
+            wake = self.wakes[0][0] if self.wakes else until
+            self._pass(max(self.now, min(until, wake, *self.ends, *(at for at, _ in refills))))
             while self.wakes and self.wakes[0][0] <= self.now:
-                self._wake(heapq.heappop(self.wakes)[1])
+                ask |= self._wake(heapq.heappop(self.wakes)[1])
+            for at, vm in refills:
+                if at <= self.now:
+                    ask |= self.world.refill(vm, self.now)
+            ask |= sum(1 << cpu for cpu, end in enumerate(self.ends) if end <= self.now)
         self.out.service = [task.service for task in self.tasks]
+        self.out.fluid = [task.fluid for task in self.tasks]
         return self.out
 
-    def _picked(self, running: int | None, previous: int | None) -> int:
-        if running is None:
-            self.out.decisions.append((self.now, None, 0))
-            return FOREVER
-        task = self.tasks[running]
-        if running != previous:
-            self.out.switches += 1
+    def _switch(self, cpu: int) -> None:
+        """What the run loop does when it is asked to."""
+        previous = self.running[cpu]
+        if previous is not None:
+            self._put_back(previous)
+        picked = self.running[cpu] = self.world.pick(cpu, self.now)
+        if picked is None:
+            self.ends[cpu] = FOREVER
+            self.out.decisions.append((self.now, cpu, None, 0))
+            return
+        task = self.tasks[picked]
+        self.out.switches += picked != previous
+        self.out.moves += self.on_cpu.get(picked, cpu) != cpu
+        self.on_cpu[picked] = cpu
         if task.woken is not None:
             self.out.latencies.append(self.now - task.woken)
             task.woken = None
-        self.out.waited_most[running] = max(self.out.waited_most[running], self.now - self.since[running])
-        slice_ = self.world.slice_of(running, self.now) if self.world.contended() else FOREVER
-        self.out.decisions.append((self.now, running, slice_))
-        return slice_
+        self.out.waited_most[picked] = max(self.out.waited_most[picked], self.now - self.since[picked])
+        slice_ = min(self.world.slice_of(picked, self.now), FOREVER)
+        self.out.decisions.append((self.now, cpu, picked, slice_))
+        self.ends[cpu] = self.now + min(slice_, task.left)
 
-    def _pass(self, running: int | None, end: int) -> None:
-        """Time goes on, with one vCPU running: charge it, as the run loop does before anything else happens."""
+    def _pass(self, end: int) -> None:
+        """Time goes on: charge who runs, as the run loop does before anything else happens."""
         gone, self.now = end - self.now, end
-        if running is None or not gone:
+        if not gone:
             return
-        task = self.tasks[running]
-        task.left -= gone
-        task.service += gone
-        task.lag -= gone
-        self.since[running] = end
-        self.world.charge(running, gone, end)
+        for number in self.running:
+            if number is not None:
+                task = self.tasks[number]
+                task.left -= gone
+                task.service += gone
+                task.lag -= gone
+                self.since[number] = end
+                self.world.charge(number, gone, end)
+        wanted = sum(task.competes for task in self.tasks) - sum(number is not None for number in self.running)
+        self.out.idle += gone * min(max(wanted, 0), self.running.count(None))
         for task, number, rate in self.rates:
             task.lag += gone * rate
+            task.fluid += gone * rate
             lag = task.lag / QUANTUM
             self.out.lag_most[number] = max(self.out.lag_most[number], abs(lag))
+            self.out.lag_greatest, self.out.lag_least = max(self.out.lag_greatest, lag), min(self.out.lag_least, lag)
             self.out.over_bound = max(self.out.over_bound, -lag - task.bound, lag - task.bound - 1)
 
     def _put_back(self, number: int) -> None:
         task = self.tasks[number]
         if task.left > 0:
-            self.world.requeue(number)
+            self.world.requeue(number, self.now)
             return
         self.world.dequeue(number)
         self._compete(number, False)
         heapq.heappush(self.wakes, (self.now + task.pause, number))
 
-    def _wake(self, number: int) -> None:
+    def _wake(self, number: int) -> int:
         task = self.tasks[number]
         task.left, task.pause = task.member.behaviour(self.now)
         if task.left <= 0:
             heapq.heappush(self.wakes, (self.now + task.pause, number))
-            return
+            return 0
         self.since[number] = self.now
         task.woken = self.now
-        self.world.enqueue(number)
+        ask = self.world.enqueue(number, self.now)
         self._compete(number, True)
+        return ask
 
     def _compete(self, number: int, competes: bool) -> None:
         """Someone joins or leaves: shares of the fluid change, and each bound grows by weight / W (eevdf's docstring)."""
         task = self.tasks[number]
         task.competes, task.lag, task.bound = competes, 0.0, 1.0
-        members = [0] * len(self.weights)
-        for other in self.tasks:
+        inside: dict[int, list[tuple[Task, int]]] = {}
+        for index, other in enumerate(self.tasks):
             if other.competes:
-                members[other.vm] += other.member.weight
-        whole = sum(weight for weight, inside in zip(self.weights, members) if inside)
-        self.rates = [(other, index, self.weights[other.vm] / whole * other.member.weight / members[other.vm])
-                      for index, other in enumerate(self.tasks) if other.competes]  # fmt: skip
-        for other, _, rate in self.rates:
+                inside.setdefault(other.vm, []).append((other, index))
+        rates = fluid.rates([self._demand(vm, len(members)) for vm, members in inside.items()], self.machine.cpus)
+        self.rates = []
+        for rate, members in zip(rates, inside.values()):
+            whole = sum(other.member.weight for other, _ in members)
+            self.rates += [(other, index, rate * other.member.weight / whole) for other, index in members]
+        weights = [weight for weight, _ in self.machine.vms]
+        total = sum(weights[vm] for vm in inside) - (weights[task.vm] if competes else 0)
+        for other, _, _ in self.rates:
             if other is not task:
-                without = self.weights[task.vm] if competes else 0
-                other.bound += self.weights[other.vm] / max(whole - without, 1)
+                other.bound += weights[other.vm] / max(total, 1)
+
+    def _demand(self, vm: int, members: int) -> fluid.Demand:
+        limits = self.machine.limits.get(vm, Limits())
+        cpus = limits.cpus or (1 << self.machine.cpus) - 1
+        ceiling = min(float(members), float(cpus.bit_count()), limits.cap / 100 if limits.cap else FOREVER)
+        return fluid.Demand(self.machine.vms[vm][0], min(limits.reserved / 100, ceiling), ceiling, cpus)
 
 
-def spinners(weights: Sequence[int]) -> Machine:
+def spinners(weights: Sequence[int], cpus: int = 1) -> Machine:
     """A VM of one spinning vCPU for each weight."""
-    return Machine([(weight, [Member(spin(), weight)]) for weight in weights])
+    return Machine([(weight, [Member(spin(), weight)]) for weight in weights], cpus)
 
 
 def attack() -> Machine:

@@ -5,7 +5,7 @@ from hypervisor import event_delivery, guest_console
 from hypervisor import reboot as restart
 from hypervisor.abi import (ABI_VERSION, CRASH_TEXT_BYTES, EVENT_WAKE, FEATURE_CONSOLE, FEATURE_EVENTS, FEATURE_MEMORY, Error, VcpuInfo)
 from hypervisor.addresses import Gpa, Hva
-from hypervisor.cpu import owe, this_cpu
+from hypervisor.cpu import owe
 from hypervisor.crash import stop
 from hypervisor.events import raise_event
 from hypervisor.handlers.outcome import Outcome
@@ -47,7 +47,7 @@ def events_setup(vcpu: Vcpu) -> Outcome:
 
 def yield_cpu(vcpu: Vcpu) -> Outcome:
     """Let another vCPU run first."""
-    policy.yield_to_others(this_cpu(), vcpu)
+    policy.yield_to_others(vcpu)
     owe(WORK_RESCHED)
     return result(vcpu, 0)
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final
 
 from hypervisor.arch_x86 import backend
-from hypervisor.cpu import owe, this_cpu
+from hypervisor.cpu import owe
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.hypercalls.answer import result
 from hypervisor.lang import u32, u64, wrap_u64
@@ -76,6 +76,5 @@ def kick(vcpu: Vcpu, apic_id: u64) -> None:
 def yield_to(vcpu: Vcpu, apic_id: u64) -> None:
     """Give way, once, if that vCPU could run and does not."""
     wanted = other(vcpu, apic_id)
-    if wanted is not None and wanted.waiting:
-        policy.yield_to_others(this_cpu(), vcpu)
+    if wanted is not None and policy.yield_to(vcpu, wanted):
         owe(WORK_RESCHED)

@@ -5,7 +5,7 @@ The scheduler's virtual time is that of who was picked last, never going back. v
 """
 from typing import Final
 
-from hypervisor.lang import struct, u64
+from hypervisor.lang import struct, u32, u64
 from hypervisor.model import Vcpu
 from hypervisor.sched import run_queue
 from hypervisor.sched.quantum import quantum
@@ -43,12 +43,15 @@ def left(vcpu: Vcpu) -> None:
     run_queue.remove(vcpu)
 
 
-def pick() -> Vcpu | None:
-    """The least effective virtual time."""
-    vcpu = run_queue.take_first()
-    if vcpu is not None:
-        state.now = max(state.now, vcpu.virtual_time - START)
-    return vcpu
+def choose(cpu: u32) -> Vcpu | None:
+    """The least effective virtual time of those that may run there."""
+    return run_queue.first(cpu)
+
+
+def take(vcpu: Vcpu) -> None:
+    """It runs."""
+    state.now = max(state.now, vcpu.virtual_time - START)
+    run_queue.remove(vcpu)
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from hypervisor.lang import i64, struct, u32, u64
 from hypervisor.model import Vcpu
 from hypervisor.sched import run_queue
+from hypervisor.sched.cpus import host
 from hypervisor.sched.quantum import quantum
 
 TICK_QUANTA: Final = 10
@@ -52,9 +53,14 @@ def left(vcpu: Vcpu) -> None:
     run_queue.remove(vcpu)
 
 
-def pick() -> Vcpu | None:
-    """The first of the best class."""
-    return run_queue.take_first()
+def choose(cpu: u32) -> Vcpu | None:
+    """The first of the best class of those that may run there."""
+    return run_queue.first(cpu)
+
+
+def take(vcpu: Vcpu) -> None:
+    """It runs."""
+    run_queue.remove(vcpu)
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
@@ -66,9 +72,9 @@ def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
         vcpu.boosted = False
         vcpu.slice_used = _tick_ticks()
         vcpu.credits = max(vcpu.credits - i64(min(tick - begun, TICKS_PER_ACCOUNT) * CREDITS_PER_TICK), -CREDITS_MOST)
-    if tick // TICKS_PER_ACCOUNT != state.tick // TICKS_PER_ACCOUNT:
-        _account(vcpu)
-    state.tick = tick
+    if tick // TICKS_PER_ACCOUNT > state.tick // TICKS_PER_ACCOUNT:
+        _account()
+    state.tick = max(state.tick, tick)
 
 
 def yielded(vcpu: Vcpu) -> None:
@@ -85,12 +91,17 @@ def _tick_ticks() -> u64:
     return max(quantum.ticks * TICK_QUANTA, 1)
 
 
-def _account(running: Vcpu) -> None:
+def _account() -> None:
     """Divide the credits of the period among those that compete, and put them into their classes."""
-    weight: u64 = running.weight
+    weight: u64 = 0
+    for vcpu in host.running:
+        if vcpu is not None:
+            weight += vcpu.weight
     for index in range(1, run_queue.queue.count + 1):
         weight += run_queue.at_index(u32(index)).weight
-    _give(running, weight)
+    for vcpu in host.running:
+        if vcpu is not None:
+            _give(vcpu, weight)
     for index in range(1, run_queue.queue.count + 1):
         _give(run_queue.at_index(u32(index)), weight)
     for index in range(1, run_queue.queue.count + 1):
@@ -98,7 +109,7 @@ def _account(running: Vcpu) -> None:
 
 
 def _give(vcpu: Vcpu, weight: u64) -> None:
-    given: u64 = TICKS_PER_ACCOUNT * CREDITS_PER_TICK * vcpu.weight // weight
+    given: u64 = TICKS_PER_ACCOUNT * CREDITS_PER_TICK * host.count * vcpu.weight // weight
     vcpu.credits = min(vcpu.credits + i64(given), CREDITS_MOST)
 
 

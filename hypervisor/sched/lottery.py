@@ -4,9 +4,9 @@ The generator is xorshift64 from a fixed seed: the same events give the same dra
 """
 from typing import Final
 
-from hypervisor.lang import struct, u64, wrap_u64
+from hypervisor.lang import struct, u32, u64, wrap_u64
 from hypervisor.model import Vcpu
-from hypervisor.sched import run_queue
+from hypervisor.sched import cpus, run_queue
 from hypervisor.sched.quantum import quantum
 
 SEED: Final[u64] = 0x9E37_79B9_7F4A_7C15
@@ -14,9 +14,8 @@ SEED: Final[u64] = 0x9E37_79B9_7F4A_7C15
 
 @struct
 class Lottery:
-    """Tickets of all that wait; the generator's state, 0: not started."""
+    """The generator's state, 0: not started."""
 
-    tickets: u64
     generator: u64
 
 
@@ -25,7 +24,6 @@ state: Final = Lottery()
 
 def woken(vcpu: Vcpu) -> None:
     """It takes part from the next draw."""
-    state.tickets += vcpu.weight
     run_queue.insert(vcpu, 0)
 
 
@@ -35,26 +33,32 @@ def preempted(vcpu: Vcpu) -> None:
 
 
 def left(vcpu: Vcpu) -> None:
-    """Its tickets are taken out, unless it runs."""
-    if vcpu.run_queue_index != 0:
-        state.tickets -= vcpu.weight
-        run_queue.remove(vcpu)
+    """Its tickets are taken out."""
+    run_queue.remove(vcpu)
 
 
-def pick() -> Vcpu | None:
-    """Draw."""
-    if run_queue.queue.count == 0:
-        return None
-    winner: u64 = _draw() % state.tickets
+def choose(cpu: u32) -> Vcpu | None:
+    """Draw among those that may run there."""
+    tickets: u64 = 0
     for index in range(1, run_queue.queue.count + 1):
-        vcpu = run_queue.queue.slots[index].vcpu
-        assert vcpu is not None
-        if winner < vcpu.weight:
-            state.tickets -= vcpu.weight
-            run_queue.remove(vcpu)
-            return vcpu
-        winner -= vcpu.weight
+        vcpu = run_queue.at_index(u32(index))
+        if cpus.may_run_on(vcpu, cpu):
+            tickets += vcpu.weight
+    if tickets == 0:
+        return None
+    winner: u64 = _draw() % tickets
+    for index in range(1, run_queue.queue.count + 1):
+        vcpu = run_queue.at_index(u32(index))
+        if cpus.may_run_on(vcpu, cpu):
+            if winner < vcpu.weight:
+                return vcpu
+            winner -= vcpu.weight
     assert False
+
+
+def take(vcpu: Vcpu) -> None:
+    """It runs."""
+    run_queue.remove(vcpu)
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:

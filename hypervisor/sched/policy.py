@@ -1,26 +1,30 @@
 """Who runs next: the one interface to the scheduling policies, one file each, exchangeable while guests run.
 
-A vCPU competes from `enqueue` to `dequeue`, and in between waits or runs (`pick` to `requeue`). A policy is seven functions,
+A vCPU competes from `enqueue` to `dequeue`, and in between waits or runs (`pick` to `requeue`). A policy is eight functions,
 all about vCPUs that compete: `woken` (it begins to, waiting), `preempted` (it ran and waits again), `left` (it waits or runs,
-and stops competing), `pick` (take out who runs next; None: nobody waits), `charge` (TSC ticks that it ran, or the hypervisor
-on its behalf, up to `now`), `yielded` (it runs and gives way; whoever else waits comes first once in any case), `slice_of`
-(ticks until the policy wants to be asked again, if others wait). A policy keeps its state in a struct of its own and in the
-fields of Vcpu and Vm that model.py marks with its name; it may take each other vCPU for one of its own. docs/scheduling.md
-tells how to write one.
+and stops competing), `choose` (who of those that wait and may run on this CPU is next; None: nobody), `take` (it runs from now
+on), `charge` (TSC ticks that it ran, or the hypervisor on its behalf, up to `now`), `yielded` (it runs and gives way; whoever
+else waits comes first once in any case), `slice_of` (ticks until the policy wants to be asked again, if others wait). A policy
+keeps its state in a struct of its own and in the fields of Vcpu and Vm that model.py marks with its name; it may take each
+other vCPU for one of its own. docs/scheduling.md tells how to write one.
+
+All host CPUs share one queue: sched/eevdf.py tells why. Caps (cap.py) and sets of CPUs (cpus.py) are kept here, whatever the
+policy. Under the hypervisor lock; all running vCPUs have been charged up to `now` when one is enqueued, requeued or picked.
 """
 from enum import IntEnum
 from typing import Annotated, Final
 
-from hypervisor.cpu import cpus
 from hypervisor.lang import struct, u32, u64
-from hypervisor.model import Cpu, Vcpu, Vm
-from hypervisor.sched import bvt, credit, eevdf, lottery, round_robin, stride
+from hypervisor.model import MAX_CPUS, Vcpu, Vm
+from hypervisor.sched import bvt, cap, cpus, credit, eevdf, lottery, round_robin, stride
+from hypervisor.sched.cpus import host
 from hypervisor.sched.quantum import quantum
 from hypervisor.status import Status
 
 WEIGHT_MIN: Final = 1
 WEIGHT_MAX: Final = 1 << 20
 POLICIES: Final = 6
+UNLIMITED: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF  # slice_of: until something happens
 
 
 class Policy(IntEnum):
@@ -38,7 +42,8 @@ POLICY_NAMES: Final[Annotated[list[str], POLICIES]] = ["eevdf", "round-robin", "
 WOKEN: Final = (eevdf.woken, round_robin.woken, stride.woken, lottery.woken, bvt.woken, credit.woken)
 PREEMPTED: Final = (eevdf.preempted, round_robin.preempted, stride.preempted, lottery.preempted, bvt.preempted, credit.preempted)
 LEFT: Final = (eevdf.left, round_robin.left, stride.left, lottery.left, bvt.left, credit.left)
-PICK: Final = (eevdf.pick, round_robin.pick, stride.pick, lottery.pick, bvt.pick, credit.pick)
+CHOOSE: Final = (eevdf.choose, round_robin.choose, stride.choose, lottery.choose, bvt.choose, credit.choose)
+TAKE: Final = (eevdf.take, round_robin.take, stride.take, lottery.take, bvt.take, credit.take)
 CHARGE: Final = (eevdf.charge, round_robin.charge, stride.charge, lottery.charge, bvt.charge, credit.charge)
 YIELDED: Final = (eevdf.yielded, round_robin.yielded, stride.yielded, lottery.yielded, bvt.yielded, credit.yielded)
 SLICE: Final = (eevdf.slice_of, round_robin.slice_of, stride.slice_of, lottery.slice_of, bvt.slice_of, credit.slice_of)
@@ -50,135 +55,298 @@ class Current:
 
     policy: u32
     waiting: u32  # how many vCPUs wait
+    asked: u32  # CPUs, one bit each, that have been asked to pick and have not yet
+    unlimited: u32  # CPUs whose slice does not end
+    yielding: Vcpu | None  # it runs, and gives way at its next requeue
+    favoured: Vcpu | None  # it waits, and is to be picked there
+    moving: Vcpu | None  # those that leave and join again
 
 
 current: Final = Current()
 
 
-def start(quantum_ticks: u64) -> None:
-    """Before anything is queued: the length of a quantum in TSC ticks, below 2^24."""
-    assert 0 < quantum_ticks < 1 << 24
+def start(quantum_ticks: u64, cpu_count: u32) -> None:
+    """Before anything is queued: the length of a quantum in TSC ticks, below 2^24, and the number of host CPUs."""
+    assert 0 < quantum_ticks < 1 << 24 and 0 < cpu_count <= MAX_CPUS
     quantum.ticks = quantum_ticks
+    host.count = cpu_count
 
 
-def select(policy: u32) -> Status:
+def select(policy: u32, now: u64) -> Status:
     """Change the policy; all join the new one, who runs at its next turn. BAD_ARGUMENT: there is none of this number."""
     if policy >= POLICIES:
         return Status.BAD_ARGUMENT
-    for cpu in cpus:
-        running = cpu.vcpu
-        if running is not None:
-            dequeue(running)
-    moving: Vcpu | None = None
-    vcpu = _take()
-    while vcpu is not None:
-        dequeue(vcpu)
-        vcpu.moving = moving
-        moving = vcpu
-        vcpu = _take()
+    everyone_leaves()
     current.policy = policy
-    while moving is not None:
-        enqueue(moving)
-        moving = moving.moving
+    rejoin(now)
     return Status.OK
 
 
-def set_weight(vm: Vm, weight: u32) -> Status:
+def set_weight(vm: Vm, weight: u32, now: u64) -> Status:
     """Change the share of a VM; its vCPUs leave and join again, who runs at its next turn. BAD_ARGUMENT: out of range."""
     if weight < WEIGHT_MIN or weight > WEIGHT_MAX:
         return Status.BAD_ARGUMENT
-    moving: Vcpu | None = None
-    for member in vm.vcpus:
-        if member is not None and member.competing:
-            if member.waiting:
-                member.moving = moving
-                moving = member
-            dequeue(member)
+    leave_all(vm)
     vm.weight = weight
     for member in vm.vcpus:
         if member is not None:
             member.weight = weight
-    while moving is not None:
-        enqueue(moving)
-        moving = moving.moving
+    rejoin(now)
     return Status.OK
 
 
-def enqueue(vcpu: Vcpu) -> None:
-    """It has become runnable."""
-    assert not vcpu.competing
+def everyone_leaves() -> None:
+    """All vCPUs leave the policy, to `rejoin` when something has been changed."""
+    for running in host.running:
+        if running is not None:
+            _leave(running)
+    for cpu in range(host.count):
+        vcpu = CHOOSE[current.policy](u32(cpu))
+        while vcpu is not None:
+            _move(vcpu)
+            vcpu = CHOOSE[current.policy](u32(cpu))
+
+
+def leave_all(vm: Vm) -> None:
+    """A VM's vCPUs leave the policy, to `rejoin` when something of it has been changed."""
+    for member in vm.vcpus:
+        if member is not None:
+            if member.waiting or member.parked:
+                _move(member)
+            else:
+                _leave(member)
+
+
+def rejoin(now: u64) -> None:
+    """Those that have left and do not run."""
+    vcpu = current.moving
+    while vcpu is not None:
+        current.moving = vcpu.moving
+        enqueue(vcpu, now)
+        vcpu = current.moving
+
+
+def enqueue(vcpu: Vcpu, now: u64) -> u32:
+    """It has become runnable. Answers the CPUs that are to pick now, one bit each."""
+    assert not vcpu.competing and not vcpu.parked
+    if _park(vcpu, now):
+        return 0
     vcpu.competing = True
-    _wait(vcpu)
+    _wait(vcpu, now)
     WOKEN[current.policy](vcpu)
+    return _place(vcpu)
 
 
-def requeue(cpu: Cpu, vcpu: Vcpu) -> None:
-    """It was running on this CPU and still could."""
-    if not vcpu.competing:  # the policy or its weight was changed meanwhile
-        enqueue(vcpu)
-    elif cpu.yielding:
-        cpu.aside = vcpu
+def requeue(vcpu: Vcpu, now: u64) -> None:
+    """It was running and still could; `pick` follows."""
+    yielding = current.yielding
+    gives_way = yielding is not None and yielding == vcpu
+    if gives_way and vcpu.competing:
+        YIELDED[current.policy](vcpu)
+    _stops_running(vcpu)
+    if _exhausted(vcpu, now):
+        _leave(vcpu)
+        _park(vcpu, now)
+    elif not vcpu.competing:  # something was changed meanwhile
+        enqueue(vcpu, now)
     else:
-        _wait(vcpu)
+        _wait(vcpu, now)
         PREEMPTED[current.policy](vcpu)
-    cpu.yielding = False
+    current.yielding = vcpu if gives_way else None
 
 
 def dequeue(vcpu: Vcpu) -> None:
     """It competes no more, having waited or run; one that does not may be given."""
-    if not vcpu.competing:
-        return
-    LEFT[current.policy](vcpu)
-    vcpu.competing = False
-    if vcpu.waiting:
-        vcpu.waiting = False
-        current.waiting -= 1
+    _leave(vcpu)
+    vcpu.parked = False
+    vcpu.waiting_since = 0
+    if vcpu.running:
+        _stops_running(vcpu)
 
 
-def pick(cpu: Cpu) -> Vcpu | None:
+def pick(cpu: u32, now: u64) -> Vcpu | None:
     """Take the next one to run on this CPU out of those that wait."""
-    vcpu = _take()
-    aside = cpu.aside
-    if aside is not None:
-        cpu.aside = None
-        requeue(cpu, aside)
-        if vcpu is None:
-            vcpu = _take()
+    current.asked = current.asked & ~cpus.bit(cpu)
+    vcpu = current.favoured
+    current.favoured = None
+    if vcpu is None or not vcpu.waiting or not cpus.may_run_on(vcpu, cpu):
+        vcpu = CHOOSE[current.policy](cpu)
+    aside = current.yielding
+    current.yielding = None
+    if vcpu is not None and aside is not None and vcpu == aside:  # it gives way: to another one, if there is any
+        TAKE[current.policy](vcpu)
+        other = CHOOSE[current.policy](cpu)
+        PREEMPTED[current.policy](vcpu)
+        if other is not None:
+            vcpu = other
+    if vcpu is None:
+        return None
+    TAKE[current.policy](vcpu)
+    vcpu.waiting = False
+    current.waiting -= 1
+    vcpu.steal_ticks += now - vcpu.waiting_since
+    vcpu.waiting_since = 0
+    vcpu.running = True
+    vcpu.cpu = cpu
+    vcpu.picked_at = now
+    host.running[cpu] = vcpu
     return vcpu
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
     """It has used the CPU, itself or the hypervisor on its behalf, for the `ticks` before `now`."""
     vcpu.cpu_time += ticks
+    vm = vcpu.vm
+    assert vm is not None
+    cap.charge(vm, ticks, now)
     if vcpu.competing:
         CHARGE[current.policy](vcpu, ticks, now)
 
 
-def yield_to_others(cpu: Cpu, vcpu: Vcpu) -> None:
-    """It runs on this CPU and gives way: whoever waits comes first."""
+def yield_to_others(vcpu: Vcpu) -> None:
+    """It runs and gives way: whoever waits comes first."""
     if vcpu.competing and current.waiting != 0:
-        YIELDED[current.policy](vcpu)
-        cpu.yielding = True
+        current.yielding = vcpu
+
+
+def yield_to(vcpu: Vcpu, other: Vcpu) -> bool:
+    """It runs, and lets a sibling that waits have its CPU, at their VM's expense. False: that one does not wait."""
+    if not vcpu.competing or not other.waiting:
+        return False
+    current.yielding = vcpu
+    current.favoured = other
+    return True
 
 
 def slice_of(vcpu: Vcpu, now: u64) -> u64:
-    """TSC ticks that one just picked may run while others wait; at least one."""
-    return max(SLICE[current.policy](vcpu, now), 1)
+    """TSC ticks that one just picked may run; at least one. UNLIMITED: nobody waits, and it has no cap."""
+    vm = vcpu.vm
+    assert vm is not None
+    ticks: u64 = UNLIMITED
+    bit = cpus.bit(vcpu.cpu)
+    if current.waiting != 0:
+        ticks = max(SLICE[current.policy](vcpu, now), 1)
+    if vm.cap.percent != 0:
+        ticks = min(ticks, max(cap.slice_of(vm, now) // _running_of(vm), 1))
+    if ticks == UNLIMITED:
+        current.unlimited |= bit
+    else:
+        current.unlimited = current.unlimited & ~bit
+    return ticks
 
 
 def contended() -> bool:
-    """Does anyone wait for the CPU?"""
+    """Does anyone wait for a CPU?"""
     return current.waiting != 0
 
 
-def _take() -> Vcpu | None:
-    vcpu = PICK[current.policy]()
-    if vcpu is not None:
+def refill(vm: Vm, now: u64) -> u32:
+    """A period of its cap begins: those that have been kept out compete again. Answers the CPUs that are to pick now."""
+    ask: u32 = 0
+    cap.refill(vm, now)
+    if not cap.exhausted(vm):
+        for member in vm.vcpus:
+            if member is not None and member.parked:
+                member.parked = False
+                ask |= enqueue(member, now)
+    return ask
+
+
+def stranded() -> u32:
+    """Idle CPUs for which somebody waits: they are to pick now. Only where VMs are bound to CPUs can there be any."""
+    ask: u32 = 0
+    if current.waiting != 0:
+        for cpu in range(host.count):
+            if host.running[cpu] is None and not cpus.has(current.asked, u32(cpu)) and (
+                    CHOOSE[current.policy](u32(cpu)) is not None):
+                ask |= cpus.bit(u32(cpu))
+        current.asked |= ask
+    return ask
+
+
+def _place(vcpu: Vcpu) -> u32:
+    """The CPUs to ask for one that begins to wait: an idle one, its last if that is; else the one that runs its present vCPU
+    longest, and those whose slice does not end."""
+    vm = vcpu.vm
+    assert vm is not None
+    allowed = cpus.allowed(vm)
+    idle: u32 = 0
+    longest: u32 = 0
+    since: u64 = UNLIMITED
+    for cpu in range(host.count):
+        running = host.running[cpu]
+        if cpus.has(allowed & ~current.asked, u32(cpu)):
+            if running is None:
+                if idle == 0 or cpu == vcpu.cpu:
+                    idle = cpus.bit(u32(cpu))
+            elif running.picked_at < since:
+                since = running.picked_at
+                longest = cpus.bit(u32(cpu))
+    ask: u32 = idle if idle != 0 else longest | (current.unlimited & allowed)
+    current.asked |= ask
+    return ask
+
+
+def _running_of(vm: Vm) -> u64:
+    count: u64 = 0
+    for cpu in range(host.count):
+        running = host.running[cpu]
+        if running is not None and running.vm == vm:
+            count += 1
+    return max(count, 1)
+
+
+def _exhausted(vcpu: Vcpu, now: u64) -> bool:
+    vm = vcpu.vm
+    assert vm is not None
+    if vm.cap.percent == 0:
+        return False
+    cap.refill(vm, now)
+    return cap.exhausted(vm)
+
+
+def _park(vcpu: Vcpu, now: u64) -> bool:
+    """Keep it out until its cap's next period, with all of its VM that wait; False: it need not be."""
+    if not _exhausted(vcpu, now):
+        return False
+    vm = vcpu.vm
+    assert vm is not None
+    vcpu.parked = True
+    if vcpu.waiting_since == 0:
+        vcpu.waiting_since = now
+    for member in vm.vcpus:
+        if member is not None and member.waiting:
+            _leave(member)
+            member.parked = True
+    return True
+
+
+def _leave(vcpu: Vcpu) -> None:
+    """It leaves the policy, wherever it is."""
+    if vcpu.competing:
+        LEFT[current.policy](vcpu)
+        vcpu.competing = False
+    if vcpu.waiting:
         vcpu.waiting = False
         current.waiting -= 1
-    return vcpu
 
 
-def _wait(vcpu: Vcpu) -> None:
+def _move(vcpu: Vcpu) -> None:
+    """It leaves the policy, to join again soon."""
+    _leave(vcpu)
+    vcpu.parked = False
+    vcpu.moving = current.moving
+    current.moving = vcpu
+
+
+def _stops_running(vcpu: Vcpu) -> None:
+    vcpu.running = False
+    host.running[vcpu.cpu] = None
+    current.unlimited = current.unlimited & ~cpus.bit(vcpu.cpu)
+
+
+def _wait(vcpu: Vcpu, now: u64) -> None:
     vcpu.waiting = True
     current.waiting += 1
+    if vcpu.waiting_since == 0:
+        vcpu.waiting_since = now

@@ -1,7 +1,7 @@
 """Round robin: first come, first served, a quantum each; weights do not count."""
 from typing import Final
 
-from hypervisor.lang import struct, u64
+from hypervisor.lang import struct, u32, u64
 from hypervisor.model import Vcpu
 from hypervisor.sched import run_queue
 from hypervisor.sched.quantum import quantum
@@ -38,9 +38,14 @@ def left(vcpu: Vcpu) -> None:
     run_queue.remove(vcpu)
 
 
-def pick() -> Vcpu | None:
-    """The head of the line."""
-    return run_queue.take_first()
+def choose(cpu: u32) -> Vcpu | None:
+    """The first of the line of those that may run there."""
+    return run_queue.first(cpu)
+
+
+def take(vcpu: Vcpu) -> None:
+    """It runs."""
+    run_queue.remove(vcpu)
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:

@@ -1,11 +1,12 @@
 """Runnable vCPUs that are not running, as a binary heap by a key that the policy chooses; equal keys leave in any order.
 
-Used by the policies alone, those that keep one line. One CPU, so one queue in this version.
+Used by the policies alone, those that keep one line. One line for all host CPUs: whoever is first runs where a CPU is free.
 """
 from typing import Annotated, Final
 
 from hypervisor.lang import struct, u32, u64
 from hypervisor.model import Vcpu
+from hypervisor.sched import cpus
 
 CAPACITY: Final = 256  # vCPUs of all VMs together; vcpu.create holds to it
 
@@ -54,17 +55,16 @@ def remove(vcpu: Vcpu) -> None:
         _sink(last, key, index)
 
 
-def first() -> Vcpu | None:
-    """The vCPU of the least key; None: the queue is empty."""
-    return None if queue.count == 0 else _vcpu(1)
-
-
-def take_first() -> Vcpu | None:
-    """Take out the vCPU of the least key; None: the queue is empty."""
-    vcpu = first()
-    if vcpu is not None:
-        remove(vcpu)
-    return vcpu
+def first(cpu: u32) -> Vcpu | None:
+    """The vCPU of the least key that may run there; None: there is none. O(1) if the very first may, else O(n)."""
+    best: u32 = 0
+    for index in range(1, queue.count + 1):
+        if cpus.may_run_on(_vcpu(u32(index)), cpu):
+            if index == 1:
+                return _vcpu(1)
+            if best == 0 or queue.slots[index].key < queue.slots[best].key:
+                best = u32(index)
+    return None if best == 0 else _vcpu(best)
 
 
 def at_index(index: u32) -> Vcpu:

@@ -4,7 +4,7 @@ Who leaves remembers how far its pass is from the global one, and takes it up ag
 """
 from typing import Final
 
-from hypervisor.lang import struct, u64, wrap_u64
+from hypervisor.lang import struct, u32, u64, wrap_u64
 from hypervisor.model import Vcpu
 from hypervisor.sched import run_queue
 from hypervisor.sched.quantum import quantum
@@ -43,9 +43,14 @@ def left(vcpu: Vcpu) -> None:
     state.weight -= vcpu.weight
 
 
-def pick() -> Vcpu | None:
-    """The least pass."""
-    return run_queue.take_first()
+def choose(cpu: u32) -> Vcpu | None:
+    """The least pass of those that may run there."""
+    return run_queue.first(cpu)
+
+
+def take(vcpu: Vcpu) -> None:
+    """It runs."""
+    run_queue.remove(vcpu)
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:

@@ -1,9 +1,9 @@
 """vCPUs that fall asleep and wake up."""
-from hypervisor import clock
+from hypervisor import timers
 from hypervisor.cpu import owe, this_cpu
-from hypervisor.lang import u64
-from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, VmState
-from hypervisor.sched import policy
+from hypervisor.lang import u32, u64
+from hypervisor.model import WORK_RESCHED, TimerKind, Vcpu, VcpuState, Vm, VmState
+from hypervisor.sched import account, cap, policy
 
 
 def wake(vcpu: Vcpu) -> None:
@@ -12,20 +12,18 @@ def wake(vcpu: Vcpu) -> None:
         return
     vcpu.state = VcpuState.RUNNABLE
     vm = vcpu.vm
-    if vm is not None and vm.state == VmState.RUNNING and not vcpu.on_cpu:
-        charge_running()
-        vcpu.waits_since = clock.now()
-        policy.enqueue(vcpu)
-    owe(WORK_RESCHED)
+    if vm is None:
+        return
+    if vm.state == VmState.RUNNING and not vcpu.on_cpu:
+        compete(vm, vcpu)
+    elif vcpu.on_cpu:
+        owe(WORK_RESCHED)
 
 
-def charge_running() -> None:
-    """Charge who runs up to now, so that who joins is put where the others really are."""
-    running = this_cpu().vcpu
-    if running is not None:
-        now: u64 = clock.now()
-        policy.charge(running, now - running.entered_at, now)
-        running.entered_at = now
+def compete(vm: Vm, vcpu: Vcpu) -> None:
+    """Put a runnable vCPU that is on no CPU, of a VM that runs, among those that compete for one."""
+    ask(policy.enqueue(vcpu, account.charge_running()))
+    await_refill(vm)
 
 
 def sleep(vcpu: Vcpu, state: VcpuState) -> None:
@@ -35,3 +33,24 @@ def sleep(vcpu: Vcpu, state: VcpuState) -> None:
         owe(WORK_RESCHED)  # it leaves when it has been charged
     else:
         policy.dequeue(vcpu)
+
+
+def ask(cpus: u32) -> None:
+    """Let these CPUs, one bit each, pick who runs."""
+    if cpus != 0:
+        owe(WORK_RESCHED)
+
+
+def await_refill(vm: Vm) -> None:
+    """If it has used up its cap, be called when the next period begins (`refill`)."""
+    if cap.exhausted(vm) and vm.cap.timer.heap_index == 0:
+        vm.cap.timer.kind = TimerKind.CAP
+        vm.cap.timer.vcpu = vm.vcpus[0]
+        timers.arm(this_cpu(), vm.cap.timer, vm.cap.refill_at)
+
+
+def refill(vm: Vm) -> None:
+    """The next period of its cap begins."""
+    now: u64 = account.charge_running()
+    ask(policy.refill(vm, now))
+    await_refill(vm)

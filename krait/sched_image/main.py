@@ -2,7 +2,6 @@
 from typing import Annotated, Final
 
 from hypervisor.arch_x86.intrinsics import outb, rdtsc
-from hypervisor.cpu import cpus
 from hypervisor.lang import array, char_at, u32, u64
 from hypervisor.model import Vcpu, Vm
 from hypervisor.sched import policy
@@ -33,17 +32,17 @@ def measure(count: u32) -> u64:
         vm.weight = 100 + i // VCPUS_PER_VM
         vcpu.vm = vm
         vcpu.weight = vm.weight
-        policy.enqueue(vcpu)
+        policy.enqueue(vcpu, 0)
     now: u64 = 0
     spent: u64 = 0
-    running = policy.pick(cpus[0])
+    running = policy.pick(0, now)
     for _ in range(DECISIONS):
         assert running is not None
         begun = rdtsc()
         now += QUANTUM
         policy.charge(running, QUANTUM, now)
-        policy.requeue(cpus[0], running)
-        running = policy.pick(cpus[0])
+        policy.requeue(running, now)
+        running = policy.pick(0, now)
         assert running is not None
         policy.slice_of(running, now)
         spent += rdtsc() - begun
@@ -54,9 +53,9 @@ def measure(count: u32) -> u64:
 
 def main() -> None:
     """Called by start.S in long mode."""
-    policy.start(QUANTUM)
+    policy.start(QUANTUM, 1)
     for which in range(policy.POLICIES):
-        policy.select(u32(which))
+        policy.select(u32(which), 0)
         for count in SIZES:
             say(f"pick {policy.POLICY_NAMES[which]} {count} {measure(count)}\n")
     outb(0xF4, 0)

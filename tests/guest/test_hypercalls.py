@@ -189,21 +189,22 @@ def test_yield_asks_the_policy(guest: Guest) -> None:
 def test_yield_lets_the_other_run_first(guest: Guest, which: policy.Policy) -> None:
     """Also where the one that yields has had far less CPU than the other."""
     other = vcpu_of(guest.world.vm(PAGES))
-    assert policy.select(which) == Status.OK
-    policy.enqueue(other)
-    assert policy.pick(cpus[0]) == other
+    assert policy.select(which, 0) == Status.OK
+    policy.enqueue(other, 0)
+    assert policy.pick(0, 0) == other
     policy.charge(other, 5_000_000, 5_000_000)
-    policy.requeue(cpus[0], other)
+    policy.requeue(other, 0)
     policy.dequeue(other)
-    policy.enqueue(guest.vcpu)
-    assert policy.pick(cpus[0]) == guest.vcpu
-    policy.enqueue(other)
+    policy.enqueue(guest.vcpu, 0)
+    assert policy.pick(0, 0) == guest.vcpu
+    policy.enqueue(other, 0)
     policy.charge(guest.vcpu, 5, 5_000_005)
     assert guest.result(Hypercall.YIELD) == 0
-    policy.requeue(cpus[0], guest.vcpu)
-    assert policy.pick(cpus[0]) == other
-    assert policy.pick(cpus[0]) == guest.vcpu
-    assert policy.select(policy.Policy.EEVDF) == Status.OK
+    policy.requeue(guest.vcpu, 0)
+    assert policy.pick(0, 0) == other
+    policy.dequeue(other)
+    assert policy.pick(0, 0) == guest.vcpu
+    assert policy.select(policy.Policy.EEVDF, 0) == Status.OK
 
 
 def test_release_and_populate(guest: Guest) -> None:

@@ -14,6 +14,7 @@ from hypervisor.memory.ledger import ENTRY_BYTES, Kind
 from hypervisor.model import Vcpu, VcpuState, Vm, VmState
 from hypervisor.paging import pressure
 from hypervisor.sched import eevdf, policy, run_queue
+from hypervisor.sched.cpus import host
 from hypervisor.sched.quantum import QUANTUM_NS
 from hypervisor.status import Status
 
@@ -34,7 +35,8 @@ class World:
         machine.msrs[lapic.IA32_TSC_DEADLINE] = 0
         clock.init(TSC_KHZ)
         timers.init(cpus[0])
-        policy.start(QUANTUM_NS)
+        clear(host)
+        policy.start(QUANTUM_NS, 1)
         for part in (nested_walk.spaces, pressure.state, ledger.book, frames.pool, guest_memory.random_wait, run_queue.queue, policy.current, eevdf.state,
                      cpus[0], nested_walk.entry_format, holes.ones):
             clear(part)

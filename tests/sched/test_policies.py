@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor.cpu import cpus
 from hypervisor.lang import clear
 from hypervisor.model import FairTree, Share, Vcpu, VcpuState, Vm, VmState
-from hypervisor.sched import bvt, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, wake
+from hypervisor.sched import bvt, cpus, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, wake
 from hypervisor.sched.policy import Policy
 from hypervisor.status import Status
 
@@ -20,9 +19,9 @@ clock = 0
 
 def reset() -> None:
     for part in (run_queue.queue, bvt.state, credit.state, eevdf.state, lottery.state, round_robin.state, stride.state,
-                 policy.current, cpus[0]):
+                 policy.current, cpus.host):
         clear(part)
-    policy.start(SLICE)
+    policy.start(SLICE, 1)
     alive.clear()
 
 
@@ -43,6 +42,13 @@ def vm_of(weight: int, *vcpus: Vcpu) -> Vm:
     return vm
 
 
+def take_first() -> Vcpu | None:
+    vcpu = run_queue.first(0)
+    if vcpu is not None:
+        run_queue.remove(vcpu)
+    return vcpu
+
+
 def vcpus(*weights: int) -> list[Vcpu]:
     """Each of a VM of its own."""
     made = []
@@ -50,7 +56,7 @@ def vcpus(*weights: int) -> list[Vcpu]:
         vcpu = Vcpu()
         vcpu.index = index
         vm_of(weight, vcpu)
-        policy.enqueue(vcpu)
+        policy.enqueue(vcpu, clock)
         made.append(vcpu)
     return made
 
@@ -60,19 +66,19 @@ def run(slices: int) -> list[int]:
     global clock
     order = []
     for _ in range(slices):
-        vcpu = policy.pick(cpus[0])
+        vcpu = policy.pick(0, clock)
         assert vcpu is not None
         order.append(vcpu.index)
-        ticks = policy.slice_of(vcpu, clock)
+        ticks = min(policy.slice_of(vcpu, clock), SLICE)
         clock += ticks
         policy.charge(vcpu, ticks, clock)
-        policy.requeue(cpus[0], vcpu)
+        policy.requeue(vcpu, clock)
     return order
 
 
 @pytest.mark.parametrize("which", list(Policy))
 def test_equal_weights_share_alike(which: Policy) -> None:
-    assert policy.select(which) == Status.OK
+    assert policy.select(which, clock) == Status.OK
     made = vcpus(5, 5, 5)
     run(900)
     slack = 0.15 if which is Policy.LOTTERY else 0.03
@@ -82,7 +88,7 @@ def test_equal_weights_share_alike(which: Policy) -> None:
 
 @pytest.mark.parametrize("which", [Policy.EEVDF, Policy.STRIDE, Policy.LOTTERY, Policy.BVT, Policy.CREDIT])
 def test_weights_count(which: Policy) -> None:
-    assert policy.select(which) == Status.OK
+    assert policy.select(which, clock) == Status.OK
     made = vcpus(100, 200, 500)
     run(1600)
     total = sum(vcpu.cpu_time for vcpu in made)
@@ -92,16 +98,16 @@ def test_weights_count(which: Policy) -> None:
 
 @pytest.mark.parametrize("which", [Policy.EEVDF, Policy.STRIDE, Policy.BVT])
 def test_a_sleeper_gains_no_claim(which: Policy) -> None:
-    assert policy.select(which) == Status.OK
+    assert policy.select(which, clock) == Status.OK
     made = vcpus(100, 100)
     policy.dequeue(made[1])
     run(1000)
-    policy.enqueue(made[1])
+    policy.enqueue(made[1], clock)
     assert 9 <= run(20).count(1) <= 13
 
 
 def test_round_robin_ignores_weights() -> None:
-    assert policy.select(Policy.ROUND_ROBIN) == Status.OK
+    assert policy.select(Policy.ROUND_ROBIN, clock) == Status.OK
     vcpus(1, 1000, 10)
     assert run(9) == [0, 1, 2] * 3
 
@@ -109,37 +115,35 @@ def test_round_robin_ignores_weights() -> None:
 @pytest.mark.parametrize("before", list(Policy))
 @pytest.mark.parametrize("after", list(Policy))
 def test_policy_changes_while_vcpus_wait_and_one_runs(before: Policy, after: Policy) -> None:
-    assert policy.select(before) == Status.OK
+    assert policy.select(before, clock) == Status.OK
     made = vcpus(100, 100, 100)
     run(50)
-    running = policy.pick(cpus[0])
+    running = policy.pick(0, clock)
     assert running is not None
-    cpus[0].vcpu = running
-    assert policy.select(after) == Status.OK
+    assert policy.select(after, clock) == Status.OK
     policy.charge(running, 1, clock + 1)
-    policy.requeue(cpus[0], running)
-    cpus[0].vcpu = None
+    policy.requeue(running, clock)
     had = [vcpu.cpu_time for vcpu in made]
     assert set(run(200)) == {0, 1, 2}
     for vcpu, time in zip(made, had):
         if after is not Policy.LOTTERY:
             assert vcpu.cpu_time - time == pytest.approx(sum(v.cpu_time for v in made) / 3 - sum(had) / 3, rel=0.2)
         policy.dequeue(vcpu)
-    assert not policy.contended() and policy.pick(cpus[0]) is None
+    assert not policy.contended() and policy.pick(0, clock) is None
 
 
 def test_no_such_policy() -> None:
-    assert policy.select(policy.POLICIES) == Status.BAD_ARGUMENT
+    assert policy.select(policy.POLICIES, clock) == Status.BAD_ARGUMENT
 
 
 @pytest.mark.parametrize("which", list(Policy))
 def test_weight_changes_while_vcpus_wait(which: Policy) -> None:
-    assert policy.select(which) == Status.OK
+    assert policy.select(which, clock) == Status.OK
     made = vcpus(100, 100)
     run(10)
     vm = made[0].vm
     assert vm is not None
-    assert policy.set_weight(vm, 300) == Status.OK
+    assert policy.set_weight(vm, 300, clock) == Status.OK
     had = [vcpu.cpu_time for vcpu in made]
     run(1200)
     a, b = (vcpu.cpu_time - time for vcpu, time in zip(made, had))
@@ -148,32 +152,32 @@ def test_weight_changes_while_vcpus_wait(which: Policy) -> None:
 
 @pytest.mark.parametrize("weight", [0, policy.WEIGHT_MAX + 1])
 def test_no_such_weight(weight: int) -> None:
-    assert policy.set_weight(vm_of(5), weight) == Status.BAD_ARGUMENT
+    assert policy.set_weight(vm_of(5), weight, clock) == Status.BAD_ARGUMENT
 
 
 @pytest.mark.parametrize("which", list(Policy))
 def test_yield_lets_the_others_first(which: Policy) -> None:
-    assert policy.select(which) == Status.OK
+    assert policy.select(which, clock) == Status.OK
     vcpus(100, 100, 100)
     run(7)
-    running = policy.pick(cpus[0])
+    running = policy.pick(0, clock)
     assert running is not None
     policy.charge(running, 1, clock + 1)
-    policy.yield_to_others(cpus[0], running)
-    policy.requeue(cpus[0], running)
-    following = policy.pick(cpus[0])
+    policy.yield_to_others(running)
+    policy.requeue(running, clock)
+    following = policy.pick(0, clock)
     assert following is not None and following.index != running.index
-    policy.requeue(cpus[0], following)
+    policy.requeue(following, clock)
     assert {vcpu for vcpu in run(60)} == {0, 1, 2}
 
 
 def test_yield_with_nobody_waiting_goes_on() -> None:
     made = vcpus(100)
-    running = policy.pick(cpus[0])
+    running = policy.pick(0, clock)
     assert running is not None
-    policy.yield_to_others(cpus[0], running)
-    policy.requeue(cpus[0], running)
-    assert policy.pick(cpus[0]) == made[0]
+    policy.yield_to_others(running)
+    policy.requeue(running, clock)
+    assert policy.pick(0, clock) == made[0]
 
 
 def test_siblings_share_what_their_vm_has() -> None:
@@ -184,7 +188,7 @@ def test_siblings_share_what_their_vm_has() -> None:
     vm_of(100, *four)
     vm_of(100, one)
     for vcpu in (*four, one):
-        policy.enqueue(vcpu)
+        policy.enqueue(vcpu, clock)
     run(800)
     assert one.cpu_time == pytest.approx(sum(vcpu.cpu_time for vcpu in four), abs=SLICE)
     assert all(vcpu.cpu_time == pytest.approx(one.cpu_time / 4, abs=2 * SLICE) for vcpu in four)
@@ -195,12 +199,12 @@ def test_yield_prefers_a_sibling_when_nobody_else_waits() -> None:
     pair[1].index = 1
     vm_of(100, *pair)
     for vcpu in pair:
-        policy.enqueue(vcpu)
-    running = policy.pick(cpus[0])
+        policy.enqueue(vcpu, clock)
+    running = policy.pick(0, clock)
     assert running is not None
-    policy.yield_to_others(cpus[0], running)
-    policy.requeue(cpus[0], running)
-    following = policy.pick(cpus[0])
+    policy.yield_to_others(running)
+    policy.requeue(running, clock)
+    following = policy.pick(0, clock)
     assert following is not None and following != running
 
 
@@ -226,7 +230,7 @@ def test_tree(steps: list[tuple[bool, int, int]], average: int, start: int) -> N
             return (number - start + 1000) % 2**64
 
         eligible = [node for node in inside if place(node.virtual_time) <= place(tree.average)]
-        found = fair_tree.pick(tree)
+        found = fair_tree.pick(tree, 0)
         if eligible:
             assert found is not None and place(found.virtual_time) <= place(tree.average)
             assert place(found.deadline) == min(place(node.deadline) for node in eligible)
@@ -252,7 +256,7 @@ def test_heap(steps: list[tuple[bool, int]]) -> None:
         else:
             run_queue.remove(inside.pop(sorted(inside)[key % len(inside)])[1])
     keys = []
-    while (least := run_queue.take_first()) is not None:
+    while (least := take_first()) is not None:
         keys.append(inside.pop(least.index)[0])
         assert least.run_queue_index == 0
     assert not inside and all(a <= b for a, b in pairwise(keys))

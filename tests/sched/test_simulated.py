@@ -49,11 +49,12 @@ def machine_of(vms: Shape) -> Machine:
 
 
 def run(machine: Machine, which: int = Policy.EEVDF, quanta: int = 200) -> Outcome:
-    return Simulation(Interpreted(which, machine.shapes), machine).run(quanta * QUANTUM)
+    return Simulation(Interpreted(which, machine.shapes, machine.cpus), machine).run(quanta * QUANTUM)
 
 
 def same_in_both(compiled: Any, which: int, make: Callable[[], Machine], quanta: int) -> None:
-    worlds: list[World] = [Interpreted(which, make().shapes), Compiled(compiled, which, make().shapes)]
+    machine = make()
+    worlds: list[World] = [Interpreted(which, machine.shapes, machine.cpus), Compiled(compiled, which, machine.shapes, machine.cpus)]
     first, second = (Simulation(world, make()).run(quanta * QUANTUM) for world in worlds)
     assert first.decisions == second.decisions
 

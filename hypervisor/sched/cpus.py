@@ -1,0 +1,57 @@
+"""The host CPUs as the policies see them: how many there are, and who runs where."""
+from typing import Annotated, Final
+
+from hypervisor.lang import struct, u32
+from hypervisor.model import MAX_CPUS, Vcpu, Vm
+
+ALL: Final = (1 << MAX_CPUS) - 1
+
+
+@struct
+class Cpus:
+    """Set once at boot, or by the simulator; kept by policy.py."""
+
+    count: u32
+    pinned: bool  # some VM may not run on all
+    running: Annotated[list[Vcpu | None], MAX_CPUS]
+
+
+host: Final = Cpus()
+
+
+def present() -> u32:
+    """One bit for each CPU."""
+    return u32(ALL >> (MAX_CPUS - host.count & 31))
+
+
+def allowed(vm: Vm) -> u32:
+    """The CPUs that a VM may run on, one bit each; never none."""
+    return vm.cpus & present() if vm.cpus != 0 else present()
+
+
+def bit(cpu: u32) -> u32:
+    """The set of this CPU alone."""
+    return 1 << (cpu & 31)
+
+
+def has(cpus: u32, cpu: u32) -> bool:
+    """Is it in the set?"""
+    return cpus >> (cpu & 31) & 1 != 0
+
+
+def may_run_on(vcpu: Vcpu, cpu: u32) -> bool:
+    """May it run on this CPU?"""
+    if not host.pinned:
+        return True
+    vm = vcpu.vm
+    assert vm is not None
+    return has(allowed(vm), cpu)
+
+
+def number_of(mask: u32) -> u32:
+    """How many CPUs are in a set."""
+    count: u32 = 0
+    for cpu in range(MAX_CPUS):
+        if mask >> cpu & 1 != 0:
+            count += 1
+    return count

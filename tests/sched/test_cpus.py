@@ -1,0 +1,152 @@
+"""Several CPUs, caps, reservations, sets of CPUs: the policies against the water-filled share, and both lives alike."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervisor.lang import clear
+from hypervisor.sched import cpus as cpu_sets
+from hypervisor.sched import water
+from hypervisor.sched.policy import Policy
+from krait import fluid, sched_sim
+from krait.sched_sim import Limits, Machine, Member, Outcome, Simulation, sleeper, spin
+from krait.sched_worlds import QUANTUM, Compiled, Interpreted
+from tests.sched.test_simulated import LIKELY, SLACK, Shape, Shapes, machine_of, same_in_both
+
+NESTED = {2: [0, 0b01, 0b10], 3: [0, 0b001, 0b110, 0b010], 4: [0, 0b0011, 0b1100, 0b0001, 0b0100, 0b1000]}
+"""Sets of CPUs of which any two are apart or one in the other; 0 stands for all."""
+
+
+def run(compiled: Any, machine: Machine, quanta: int, which: int = Policy.EEVDF) -> Outcome:
+    return Simulation(Compiled(compiled, which, machine.shapes, machine.cpus), machine).run(quanta * QUANTUM)
+
+
+@st.composite
+def limited(draw: st.DrawFn, vms: int, cpus: int) -> dict[int, Limits]:
+    """Limits for some of the VMs, of the kinds that admission lets in."""
+    chosen: dict[int, Limits] = {}
+    for number in range(vms):
+        if draw(st.booleans()):
+            chosen[number] = Limits(cap=draw(st.sampled_from([0, 0, 10, 35, 80, 150])), period=draw(st.sampled_from([20, 100])) * QUANTUM,
+                                    cpus=draw(st.sampled_from(NESTED[cpus])), reserved=draw(st.sampled_from([0, 0, 5, 90 // vms])))
+    return chosen
+
+
+@pytest.mark.parametrize("which", list(Policy))
+@settings(deadline=None, max_examples=6)
+@given(vms=Shapes, cpus=st.integers(2, 4), data=st.data())
+def test_both_lives_decide_alike(compiled: Any, which: Policy, vms: Shape, cpus: int, data: st.DataObject) -> None:
+    limits = data.draw(limited(len(vms), cpus))
+
+    def make() -> Machine:
+        made = machine_of(vms)
+        return Machine(made.vms, cpus, limits)
+
+    same_in_both(compiled, which, make, 80)
+
+
+@pytest.mark.parametrize("which", list(Policy))
+def test_both_lives_decide_alike_with_256_vcpus_on_8_cpus(compiled: Any, which: Policy) -> None:
+    def make() -> Machine:
+        kinds = [spin(), sleeper(QUANTUM // 2, 9 * QUANTUM, 3), sleeper(3 * QUANTUM, QUANTUM, 4)]
+        vms = [(100 + 37 * number, [Member(kinds[(number + i) % 3], begins=i * QUANTUM) for i in range(4)]) for number in range(64)]
+        return Machine(vms, 8, {0: Limits(cap=20), 3: Limits(cpus=0b11), 5: Limits(reserved=50), 9: Limits(cpus=0b1, cap=5)})
+
+    same_in_both(compiled, which, make, 150)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(2, 8), st.lists(st.one_of(LIKELY, st.sampled_from([10, 5000])), min_size=1, max_size=40))
+def test_steady_lag_on_several_cpus_is_within_the_bound(compiled: Any, cpus: int, weights: list[int]) -> None:
+    """eevdf's docstring: behind by at most m quanta, ahead by m (m - 1) + 1; measured is below 2 wherever many compete."""
+    out = run(compiled, sched_sim.spinners(weights, cpus), 300)
+    assert out.idle == 0, "work conserving"
+    assert -out.lag_least <= cpus * (cpus - 1) + 1 + SLACK and out.lag_greatest <= cpus + SLACK
+    assert max(out.lag_most) <= max(2, cpus / 2) + SLACK, "what was measured and published"
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 8), st.lists(st.tuples(LIKELY, st.integers(1, 6)), min_size=1, max_size=10))
+def test_steady_lag_on_two_levels(compiled: Any, cpus: int, vms: list[tuple[int, int]]) -> None:
+    machine = Machine([(weight, [Member(spin()) for _ in range(count)]) for weight, count in vms], cpus)
+    out = run(compiled, machine, 300)
+    assert out.idle == 0
+    assert max(out.lag_most) <= cpus + 2 + SLACK
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("weights", [[100] * 16, [100, 200, 400, 800] * 4])
+def test_sixteen_spinners_within_one_percent_after_ten_seconds(compiled: Any, cpus: int, weights: list[int]) -> None:
+    out = run(compiled, sched_sim.spinners(weights, cpus), 10_000)
+    whole = cpus * 10_000 * QUANTUM
+    for service, weight in zip(out.service, weights):
+        assert service == pytest.approx(whole * weight / sum(weights), rel=0.01)
+    jain = sum(out.service) ** 2 / (16 * sum(service**2 for service in out.service))
+    assert jain >= 0.9999 or len(set(weights)) > 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 4), st.lists(st.tuples(LIKELY, st.integers(1, 3)), min_size=1, max_size=6), st.data())
+def test_caps_reservations_and_sets_give_the_water_filled_share(
+        compiled: Any, cpus: int, vms: list[tuple[int, int]], data: st.DataObject) -> None:  # fmt: skip
+    """Of spinning vCPUs, over 30 periods of 100 ms: within 1 % of a CPU."""
+    limits = data.draw(limited(len(vms), cpus))
+    machine = Machine([(weight, [Member(spin()) for _ in range(count)]) for weight, count in vms], cpus,
+                      {number: Limits(limit.cap, 100 * QUANTUM, limit.reserved, limit.cpus) for number, limit in limits.items()})  # fmt: skip
+    out = run(compiled, machine, 3000)
+    first = 0
+    for _, count in vms:
+        got, due = sum(out.service[first:first + count]), sum(out.fluid[first:first + count])
+        assert got == pytest.approx(due, abs=30 * QUANTUM)
+        first += count
+
+
+@pytest.mark.parametrize("which", list(Policy))
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_cap_holds_under_every_policy_and_gives_the_rest_away(compiled: Any, which: Policy, cpus: int) -> None:
+    machine = Machine([(800, [Member(spin()), Member(spin())]), (100, [Member(spin()), Member(spin())])], cpus, {0: Limits(cap=30)})
+    out = run(compiled, machine, 3000, which)
+    assert sum(out.service[:2]) == pytest.approx(900 * QUANTUM, abs=32 * QUANTUM)
+    assert sum(out.service) >= 3000 * QUANTUM * cpus - out.idle and out.idle <= 0.31 * 3000 * QUANTUM * cpus
+
+
+def test_a_capped_vm_alone_leaves_the_cpu_idle(compiled: Any) -> None:
+    out = run(compiled, Machine([(100, [Member(spin())])], 1, {0: Limits(cap=25, period=10 * QUANTUM)}), 2000)
+    assert out.service[0] == pytest.approx(500 * QUANTUM, abs=4 * QUANTUM)
+
+
+def test_a_reservation_is_kept_among_many(compiled: Any) -> None:
+    machine = Machine([(1, [Member(spin())]), *((1000, [Member(spin())]) for _ in range(15))], 2, {0: Limits(reserved=40)})
+    out = run(compiled, machine, 2000)
+    assert out.service[0] == pytest.approx(800 * QUANTUM, abs=3 * QUANTUM)
+    assert max(out.service[1:]) - min(out.service[1:]) <= 3 * QUANTUM
+
+
+Demands = st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 400), st.integers(1, 400), st.integers(0, 5)), min_size=1, max_size=20)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from([1, 2, 3, 4]), Demands)
+def test_water_fills_as_the_reference_does(cpus: int, demands: list[tuple[int, int, int, int]]) -> None:
+    tub, wanted = water.Water(), []
+    clear(tub)
+    tub.count = len(demands)
+    room = [90.0] * (1 << cpus)
+    for index, (weight, floor, ceiling, which) in enumerate(demands):
+        nested = NESTED.get(cpus, [0])
+        inside = nested[which % len(nested)] or (1 << cpus) - 1
+        ceiling = min(ceiling, 100 * inside.bit_count())
+        floor = min(floor, ceiling, *(int(room[s]) for s in range(1 << cpus) if inside & ~s == 0))
+        for s in range(1, 1 << cpus):  # as admission would: nine tenths of each set
+            if inside & ~s == 0:
+                room[s] = (room[s] if room[s] != 90.0 else 90.0 * s.bit_count()) - floor
+        demand = tub.demands[index]
+        demand.weight, demand.cpus = weight, inside
+        demand.floor, demand.ceiling = floor * water.CPU // 100, ceiling * water.CPU // 100
+        wanted.append(fluid.Demand(weight, demand.floor / water.CPU, demand.ceiling / water.CPU, inside))
+    water.fill(tub, (1 << cpus) - 1)
+    assert cpu_sets.number_of((1 << cpus) - 1) == cpus
+    for index, rate in enumerate(fluid.rates(wanted, cpus)):
+        assert tub.demands[index].rate / water.CPU == pytest.approx(rate, abs=1e-4)
