@@ -9,6 +9,7 @@ from hypervisor.arch_x86 import backend
 from hypervisor.cpu import owe
 from hypervisor.lang import u32
 from hypervisor.model import WORK_INJECT, Vcpu
+from hypervisor.virtio import service
 
 # VT-x interruption information (SDM vol. 3C 25.8.3), which EVENTINJ shares
 INFO_VALID: Final[u32] = 1 << 31
@@ -46,6 +47,7 @@ def deliver(vcpu: Vcpu) -> None:
         return
     event_delivery.publish(vcpu)
     board.advance(vcpu)
+    serve_devices(vcpu)
     if apic.requests != 0 or vcpu.tpr_watched != 0:
         apic_bus.sync_tpr(vcpu)
     if vcpu.exception_pending:
@@ -73,6 +75,15 @@ def deliver_nmi(vcpu: Vcpu) -> None:
         vcpu.deaf = False
         backend.inject(vcpu, INFO_VALID | TYPE_NMI | NMI_VECTOR, 0)
     backend.request_nmi_window(vcpu, vcpu.lapic.nmi)
+
+
+def serve_devices(vcpu: Vcpu) -> None:
+    """Queues of virtio devices that wait for memory: only a vCPU can wait."""
+    vm = vcpu.vm
+    assert vm is not None
+    devices = vm.devices
+    if devices is not None and devices.hungry:
+        service.feed(vcpu, vm, devices)
 
 
 def deliver_interrupt(vcpu: Vcpu) -> None:

@@ -16,6 +16,7 @@ from hypervisor.memory import frames, guest_memory
 from hypervisor.sched import policy
 from hypervisor.sched.quantum import QUANTUM_NS
 from hypervisor.status import Status
+from hypervisor.virtio import block_device
 
 
 def main(magic: u32, loader_info: u64) -> None:
@@ -155,6 +156,7 @@ def find_disks() -> None:
 def start_guests() -> None:
     """The VMs of the bundle; then the operator's prompt, unless the machine is to end with them."""
     entropy.init()
+    phase.require(block_device.init() == Status.OK, "guests", "no memory")
     if DEBUG:
         guest_memory.start_random_waits(boot_options.number("pin-seed", 0))  # every handler is run again now and then
     phase.require(vm_config.load() == Status.OK, "guests", "none can be started")

@@ -94,8 +94,8 @@ def create_parts(vm: Vm) -> Status:
 def create_bus(vm: Vm) -> Status:
     """The PCI bus and its devices, all or nothing."""
     status = devices.create(vm)
-    if status == Status.OK:
-        status = devices.add(vm, DeviceKind.ENTROPY, 0, 1)
+    if status == Status.OK and devices.add(vm, DeviceKind.ENTROPY, 0, 1) is None:
+        status = Status.NO_MEMORY
     if status != Status.OK:
         devices.destroy(vm)
     return status

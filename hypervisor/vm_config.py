@@ -12,6 +12,7 @@ from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
 from hypervisor.sched import policy
 from hypervisor.status import Status
+from hypervisor.virtio import devices
 
 FILE_NAME_BYTES: Final = 64
 CMDLINE_BYTES: Final = 1024
@@ -83,6 +84,10 @@ def make(index: u32) -> None:
         refuse(problem)
         vm.stopped(made)
         return
+    if devices.add_disks(made) != Status.OK:
+        refuse("not enough memory for its disks' devices")
+        vm.stopped(made)
+        return
     status = load_kernel(made)
     if status != Status.OK:
         refuse("its kernel cannot be loaded: missing, damaged, or too large for the VM's memory")
@@ -99,6 +104,8 @@ def boot_again(made: Vm) -> None:
     if status == Status.OK:
         read(member, made.config_index)
         status = vm.create_parts(made)
+    if status == Status.OK:
+        status = devices.add_disks(made)
     if status == Status.OK:
         status = load_kernel(made)
     if status != Status.OK:

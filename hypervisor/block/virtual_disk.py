@@ -207,11 +207,11 @@ def unpin(request: Request) -> None:
 
 
 def _first_use(request: Request, index: u64) -> Hfn:
-    """The frame of a segment, 0 if it is the hypervisor's or the segment before lies in it too."""
+    """The frame of a segment, 0 if it is the hypervisor's (zeros are written from one) or the segment before lies in it too."""
     hfn = Hfn(request.segments[index].hpa >> PAGE_SHIFT)
     disk = request.disk
     assert disk is not None
-    if disk.vm is None or index != 0 and request.segments[index - 1].hpa >> PAGE_SHIFT == hfn:
+    if disk.vm is None or ledger.kind_of(hfn) == Kind.HYPERVISOR or index != 0 and request.segments[index - 1].hpa >> PAGE_SHIFT == hfn:
         return Hfn(0)
     return hfn
 

@@ -1,4 +1,6 @@
 """Virtio entropy device (virtio 1.1, 5.4): fills what the driver offers with random bytes, a bounded piece of each buffer."""
+from __future__ import annotations
+
 from typing import Annotated, Final
 
 from hypervisor import entropy
@@ -24,12 +26,14 @@ class Answer:
 answer: Final = Answer()
 
 
-def handle(vcpu: Vcpu, vm: Vm, device: Device, index: u32, chain: Chain) -> Status:
+def handle(vm: Vm, vcpu: Vcpu | None, device: Device, index: u32, chain: Chain) -> Status:
     """Answer one chain. WAIT, NO_MEMORY: not taken yet; BAD_ARGUMENT: the driver may not offer this."""
     if chain.readable != 0:
         return Status.BAD_ARGUMENT
     first = chain.segments[0]
     length: u32 = min(first.length, PIECE)
+    if vcpu is None:
+        return Status.NO_MEMORY  # one that can wait will do it
     status = guest_memory.pin(vcpu, first.gpa, length, True)
     if status != Status.OK:
         return status

@@ -15,7 +15,7 @@ from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
 from hypervisor.virtio import devices as device_table
 from hypervisor.virtio import interrupts, service, transport
-from hypervisor.virtio.state import Device, Devices
+from hypervisor.virtio.state import Devices
 
 CONFIG_ADDRESS: Final = 0xCF8
 CONFIG_DATA: Final = 0xCFC
@@ -96,7 +96,7 @@ def read_bar(vm: Vm, devices: Devices, slot: u32, offset: u32, size: u32) -> u32
         value = transport.read_interrupt_status(device)
         interrupts.update_line(vm, devices, device)
     elif DEVICE_OFFSET <= offset < NOTIFY_OFFSET:
-        value = device_table.read_configuration(device, offset - DEVICE_OFFSET)
+        value = device_table.read_configuration(device, offset - DEVICE_OFFSET & ~3) >> (8 * (offset & 3))
     return value & size_mask(size)
 
 
@@ -105,7 +105,7 @@ def write_bar(vm: Vm, vcpu: Vcpu, devices: Devices, slot: u32, offset: u32, valu
     device = devices.devices[slot]
     assert device is not None
     if offset >= NOTIFY_OFFSET:
-        return notified(vm, vcpu, devices, device, (offset - NOTIFY_OFFSET) // NOTIFY_MULTIPLIER)
+        return service.notified(vm, vcpu, devices, device, (offset - NOTIFY_OFFSET) // NOTIFY_MULTIPLIER)
     if offset == STATUS_OFFSET:
         if value & 0xFF == 0:
             device_table.reset(device)
@@ -116,9 +116,3 @@ def write_bar(vm: Vm, vcpu: Vcpu, devices: Devices, slot: u32, offset: u32, valu
     if offset < ISR_OFFSET:
         return transport.write(vm, vcpu, devices, device, offset, value)
     return Status.OK
-
-
-def notified(vm: Vm, vcpu: Vcpu, devices: Devices, device: Device, index: u32) -> Status:
-    """The driver has offered chains in a queue. WAIT."""
-    device.notifications += 1
-    return service.turn(vm, vcpu, devices, device, index)

@@ -14,7 +14,8 @@ from hypervisor.lang import struct, u32, u64
 
 VERSION: Final = 1
 QUEUES: Final = 8  # of one device
-QUEUE_SIZE_MOST: Final = 128
+QUEUE_SIZE_MOST: Final = 64
+BLOCK_QUEUES: Final = 4
 PART_PAGES: Final = 2  # no part of a ring of QUEUE_SIZE_MOST spans more pages
 NO_VECTOR: Final = 0xFFFF  # VIRTIO_MSI_NO_VECTOR
 
@@ -82,11 +83,27 @@ class Place:
 
 
 @struct
+class Record:
+    """A chain of a block device that is in flight, by queue and head."""
+
+    busy: bool
+    parts: u32  # block layer requests that have not ended
+    result: u32  # VIRTIO_BLK_S_*
+    written: u32  # bytes into the chain, status included
+    status: Hva  # where the status byte goes; its frame is pinned
+
+
+@struct
 class Device:
     """One device. Lives in frames of its own."""
 
     registers: Registers
     places: Annotated[list[Place], QUEUES]
+    disk: Hva  # BLOCK: the VirtualDisk,
+    records: Hva  # and BLOCK_QUEUES * QUEUE_SIZE_MOST of Record
+    in_flight: u32  # records that are busy
+    resetting: bool  # the driver has asked for a reset, and requests are still in flight
+    stalled: u32  # queues, a bit each, that wait for memory or for room in the block layer
     slot: u32  # device number on bus 0
     irq: u32
     complaints: u32  # broken rings said so far
@@ -101,3 +118,4 @@ class Devices:
 
     host: PciHost
     devices: Annotated[list[Device | None], SLOTS]
+    hungry: bool  # some queue waits for memory: whichever vCPU runs next serves it (service.feed)
