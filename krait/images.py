@@ -55,12 +55,12 @@ def guests(settings: Settings, release: bool) -> dict[str, GuestFiles]:
     needed = {vm.kind for vm in settings.vms if vm.kernel is None}
     own_pv = pv_guest(release) if "pv" in needed else None
     own_linux = linux_image.kernel() if "linux" in needed else None
-    initrd = linux_image.initramfs() if any(vm.kind == "linux" for vm in settings.vms) else None
+    initrds = {disks: linux_image.initramfs(disks) for disks in {bool(vm.disks) for vm in settings.vms if vm.kind == "linux"}}
     files: dict[str, GuestFiles] = {}
     for vm in settings.vms:
         kernel = vm.kernel or (own_pv if vm.kind == "pv" else own_linux if vm.kind == "linux" else None)
         assert kernel is not None
-        files[vm.name] = GuestFiles(kernel, (vm.initrd or initrd) if vm.kind == "linux" else None)
+        files[vm.name] = GuestFiles(kernel, (vm.initrd or initrds[bool(vm.disks)]) if vm.kind == "linux" else None)
     problems = [problem for vm in settings.vms if (problem := _too_small(vm, files[vm.name]))]
     if problems:
         raise ConfigError(problems)

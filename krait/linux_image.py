@@ -17,6 +17,9 @@ META_PACKAGE = "linux-image-cloud-amd64"
 KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-cloud-amd64(?!-unsigned|-dbg)\b")
 KERNEL_CACHE = paths.CACHE / "linux"
 INITRAMFS = paths.OUT / "guest" / "initramfs.cpio"
+DISK_INITRAMFS = paths.OUT / "guest" / "initramfs-disk.cpio"
+DISK_CHECK = Path(__file__).resolve().parent / "guest_disk_check.sh"
+MAKE_FILE_SYSTEM = "mke2fs"
 INIT = Path(__file__).resolve().parent / "guest_init.sh"
 INITTAB = Path(__file__).resolve().parent / "guest_inittab"
 DIRECTORIES = ("bin", "dev", "etc", "lib", "lib/modules", "proc", "sys", "tmp")
@@ -101,8 +104,11 @@ def memory_needed(kernel_image: bytes, initrd_bytes: int) -> int:
     return int(pref_address) + int(init_size) + initrd_bytes
 
 
-def initramfs() -> Path:
-    """Write the initial file system (deterministic: the same bytes from the same busybox) and return its path."""
+def initramfs(disk_tools: bool = False) -> Path:
+    """Write the initial file system (deterministic: the same bytes from the same busybox) and return its path.
+
+    `disk_tools`: for guests with disks, with Debian's mke2fs and the libraries that it needs, and disk-check.
+    """
     busybox = Path(tools.require("busybox")).resolve()
     directory, program = newc.S_IFDIR | 0o755, newc.S_IFREG | 0o755
     members = [newc.Member(name, mode=directory) for name in DIRECTORIES]
@@ -118,4 +124,18 @@ def initramfs() -> Path:
         module = modules_of(kernel()) / f"{name}.ko"
         if module.is_file():  # a kernel of one's own may have it built in
             members.append(newc.Member(f"lib/modules/{number}-{name}.ko", module.read_bytes(), newc.S_IFREG | 0o644))
-    return paths.write_whole(INITRAMFS, newc.write(members))
+    if disk_tools:
+        members += _disk_tools()
+    return paths.write_whole(DISK_INITRAMFS if disk_tools else INITRAMFS, newc.write(members))
+
+
+def _disk_tools() -> list[newc.Member]:
+    """mke2fs as the package e2fsprogs has it, its libraries at the paths where it looks for them."""
+    program = Path(tools.require(MAKE_FILE_SYSTEM))
+    libraries = sorted(set(re.findall(r"/\S+\.so\S*", _run(["ldd", str(program)], Path.cwd()))))
+    folders = sorted({"/sbin"} | {str(folder) for name in libraries for folder in Path(name).parents} - {"/", "/lib"})
+    members = [newc.Member(folder.lstrip("/"), mode=newc.S_IFDIR | 0o755) for folder in folders]
+    members += [newc.Member(name.lstrip("/"), Path(name).resolve().read_bytes(), newc.S_IFREG | 0o755) for name in libraries]
+    members.append(newc.Member("sbin/mke2fs", program.resolve().read_bytes(), newc.S_IFREG | 0o755))
+    members.append(newc.Member("bin/disk-check", DISK_CHECK.read_bytes(), newc.S_IFREG | 0o755))
+    return members

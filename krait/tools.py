@@ -32,6 +32,7 @@ TOOLS = (
     Tool("apt-get", "apt", "fetches the stock kernel's package"),
     Tool("dpkg-deb", "dpkg", "unpacks the stock kernel"),
     Tool("busybox", "busybox-static", "user space of the Linux guest"),
+    Tool("mke2fs", "e2fsprogs", "file systems of guests' disks"),
     Tool("clang", "clang", "sanitizers of the host library"),
     Tool("gdb", "gdb", "krait run --gdb", optional=True),
 )
