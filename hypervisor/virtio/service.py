@@ -9,9 +9,9 @@ from typing import Final
 
 from hypervisor.block.model import Outcome, VirtualDisk
 from hypervisor.cpu import owe
+from hypervisor.events import notify
 from hypervisor.lang import address, u32, u64
 from hypervisor.model import WORK_INJECT, Vcpu, VcpuState, Vm
-from hypervisor.sched.wake import wake
 from hypervisor.status import Status
 from hypervisor.virtio import block_device, entropy_device, interrupts, ring, transport
 from hypervisor.virtio.ring import Chain
@@ -124,10 +124,7 @@ def ask_to_feed(vm: Vm, devices: Devices) -> None:
     devices.hungry = True
     first = vm.vcpus[0]
     if first is not None:
-        if first.state == VcpuState.BLOCKED:
-            wake(first)
-        if first.on_cpu:
-            owe(WORK_INJECT)
+        notify(first)
 
 
 def feed(vcpu: Vcpu, vm: Vm, devices: Devices) -> None:
