@@ -10,7 +10,7 @@ from qemu_tests.harness import Console, Table
 
 WAITING = {"name": "waits", "kind": "pv", "workload": "echo"}
 SIZE = "16MiB"
-BUSES = {"qemu": ["virtio", "ata"], "bochs": ["ata"]}
+BUSES = {"qemu": ["virtio", "nvme", "ata"], "bochs": ["ata"]}
 
 
 def disk(name: str, bus: str, size: str = SIZE) -> Table:

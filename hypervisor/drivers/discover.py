@@ -9,7 +9,7 @@ from hypervisor import phase
 from hypervisor.arch_x86 import host_interrupts, ioapic, lapic
 from hypervisor.block import host_disk
 from hypervisor.block.model import HostDisk
-from hypervisor.drivers import ata, msix, pci, virtio_blk
+from hypervisor.drivers import ata, msix, nvme, pci, virtio_blk
 from hypervisor.drivers.pci import Device
 from hypervisor.lang import char_at, u8, u32, u64
 
@@ -21,6 +21,7 @@ def find_all() -> None:
     """Scan, and start every disk that there is a driver for; those that cannot be used are said and left alone."""
     pci.scan()
     virtio: u64 = 0
+    nvmes: u64 = 0
     channels: u32 = 0
     for i in range(pci.found.count):
         device = pci.devices[i]
@@ -33,6 +34,14 @@ def find_all() -> None:
                 if char_at(problem, 0) == 0 and not route(device):
                     problem = NO_INTERRUPT
                 if not settle(host, problem):
+                    pci.cut_off(device)
+        elif nvme.matches(device):
+            host = add("nvme", nvmes)
+            nvmes += 1
+            if host is not None:
+                pci.switch_on(device)
+                entry = msix.enable(device, host_interrupts.DISK_VECTOR, lapic.apic_id())
+                if not settle(host, nvme.init(host, u32(i), entry) if entry != 0 or route(device) else NO_INTERRUPT):
                     pci.cut_off(device)
         elif ata.matches(device) and channels + ata.CHANNELS <= ata.MAX_CHANNELS:
             pci.switch_on(device)
@@ -85,7 +94,7 @@ def settle(host: HostDisk, problem: str) -> bool:
 
 def route(device: Device) -> bool:
     """Let the device interrupt at DISK_VECTOR; False: there is no way."""
-    if msix.enable(device, host_interrupts.DISK_VECTOR, lapic.apic_id()):
+    if msix.enable(device, host_interrupts.DISK_VECTOR, lapic.apic_id()) != 0:
         return True
     if device.pin == 0 or device.line == 0 or device.line >= PCI_INPUTS:
         return False

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from hypervisor.block.model import DriverKind, HostDisk, Transfer
-from hypervisor.drivers import ata, ram_disk, virtio_blk
+from hypervisor.drivers import ata, nvme, ram_disk, virtio_blk
 from hypervisor.status import Status
 
 
@@ -20,6 +20,8 @@ def start(host: HostDisk, transfer: Transfer) -> None:
             virtio_blk.start(host, transfer)
         case DriverKind.ATA:
             ata.start(host, transfer)
+        case DriverKind.NVME:
+            nvme.start(host, transfer)
         case _:
             assert False
 
@@ -28,6 +30,8 @@ def notify(host: HostDisk) -> None:
     """All transfers of this turn have been started."""
     if host.kind == DriverKind.VIRTIO_BLK:
         virtio_blk.notify(host)
+    elif host.kind == DriverKind.NVME:
+        nvme.notify(host)
 
 
 def reap(host: HostDisk) -> Transfer | None:
@@ -39,6 +43,8 @@ def reap(host: HostDisk) -> Transfer | None:
             return virtio_blk.reap(host)
         case DriverKind.ATA:
             return ata.reap(host)
+        case DriverKind.NVME:
+            return nvme.reap(host)
         case _:
             return None
 
@@ -47,6 +53,8 @@ def let_interrupt(host: HostDisk, on: bool) -> None:
     """Whether ends of transfers interrupt. Interrupts that come although they are off do no harm."""
     if host.kind == DriverKind.VIRTIO_BLK:
         virtio_blk.let_interrupt(host, on)
+    elif host.kind == DriverKind.NVME:
+        nvme.let_interrupt(host, on)
 
 
 def acknowledge(host: HostDisk) -> None:
@@ -67,6 +75,8 @@ def reset(host: HostDisk, begin: bool) -> Status:
             return virtio_blk.reset(host, begin)
         case DriverKind.ATA:
             return ata.reset(host, begin)
+        case DriverKind.NVME:
+            return nvme.reset(host, begin)
         case _:
             return Status.OK
 
@@ -77,3 +87,5 @@ def cut_off(host: HostDisk) -> None:
         virtio_blk.cut_off(host)
     elif host.kind == DriverKind.ATA:
         ata.cut_off(host)
+    elif host.kind == DriverKind.NVME:
+        nvme.cut_off(host)
