@@ -1,0 +1,118 @@
+"""Guests that do what no guest should, beside guests with exact work: all contained, the others do not notice, no frame is lost.
+
+`tests/hostile/` is the hostile kernel; it runs as a PV guest and as a Multiboot guest.
+"""
+
+import re
+from pathlib import Path
+
+from krait.machine import Machine
+from krait.result import Status
+from qemu_tests.conftest import Boot
+from qemu_tests.harness import End, VmTable
+from qemu_tests.test_linux import linux, run
+from qemu_tests.test_multiboot import MODES, multiboot
+from qemu_tests.test_pv_guests import lines, pv
+from tests.hostile import build
+from tests.multiboot import guests
+
+# What each instruction does at CPL 0 and 3 ("done": nothing but its work), where both vendors agree.
+OUTCOMES = {
+    "done done": "cpuid sgdt sidt smsw rdtsc rdtscp rdrand",
+    "done #GP": "clts invd wbinvd invlpg lgdt lidt lmsw swapgs cr8-read cr8-write dr4-read",
+    "#GP #GP": "lldt ltr rdpmc dr7-high cr4-high iret-bad far-jump too-long",
+    "- #GP": "hlt-user",
+    "#UD #UD": "xgetbv rsm getsec vmlaunch vmresume vmxoff vmxon vmptrld vmptrst vmclear vmread vmwrite vmfunc invept invvpid skinit rdpru "
+    "encls pconfig xsaves xrstors wrpkru ud2 ud1 sysret lock-nop",
+}  # fmt: skip
+# Where they do not: a hypercall is the vendor's own instruction; SVM's instructions are #GP at CPL 3 before they are intercepted;
+# QEMU looks at ECX of MONITOR and XSETBV first, and has no INT1.
+AMD = {
+    "done done": "vmmcall",
+    "done #UD": "clac",
+    "#UD #GP": "vmrun vmload vmsave stgi clgi invlpga cr1-read cr5-write xsetbv",
+    "#GP #UD": "monitor mwait",
+    "#UD #UD": "vmcall invpcid int1 sysexit",
+}
+INTEL = {
+    "done done": "vmcall",
+    "#UD #UD": "vmmcall clac vmrun vmload vmsave stgi clgi invlpga cr1-read cr5-write xsetbv monitor mwait",
+    "#GP #GP": "invpcid sysexit",
+    "#DB #DB": "int1",
+}
+
+
+def outcomes(vendor: dict[str, str]) -> dict[str, str]:
+    """Outcome by instruction."""
+    return {name: what for table in (OUTCOMES, vendor) for what, names in table.items() for name in names.split()}
+
+
+def hostile(name: str, do: str, cmdline: str = "", small: bool = False) -> VmTable:
+    """One VM of the hostile kernel: a PV guest, or (small) a Multiboot guest."""
+    kernel: Path = build.kernels()[1 if small else 0]
+    return {"name": name, "kind": "multiboot" if small else "pv", "memory": "8MiB", "kernel": str(kernel), "cmdline": f"do={do} {cmdline}"}
+
+
+def both(name: str, do: str, cmdline: str = "") -> list[VmTable]:
+    """The same as both kinds: `p-NAME` and `m-NAME`."""
+    return [hostile(f"p-{name}", do, cmdline), hostile(f"m-{name}", do, cmdline, True)]
+
+
+HARMLESS = ("privileged", "registers", "cpuid", "storm", "spin")
+
+
+def hostile_guests() -> list[VmTable]:
+    """All of them but the MSRs."""
+    return [
+        *both("privileged", "privileged"),
+        *both("registers", "control-registers"),
+        *both("cpuid", "cpuid"),
+        *both("memory", "memory"),
+        *both("storm", "storm", "rounds=200"),
+        *both("spin", "spin", "ms=100"),
+        hostile("p-calls", "hypercalls", "count=5000 seed=3"),
+        hostile("m-code", "strange-code", "count=4000 seed=4", True),
+        *(hostile(f"m-any{seed}", "strange-code", f"count=4000 any=1 seed={seed}", True) for seed in (10, 11, 12)),
+    ]
+
+
+def check_hostile(end: End, amd: bool) -> None:
+    """Each did all it wanted, or was stopped with a dump that says what and where."""
+    for kind in "pm":
+        found = dict(line.split(": ") for line in lines(end, f"{kind}-privileged") if ": " in line)
+        assert found == outcomes(AMD if amd else INTEL)
+        assert "xcr0 0x8a" in lines(end, f"{kind}-registers")
+        assert lines(end, f"{kind}-cpuid")[-1].startswith("4288 leaves asked")
+        assert lines(end, f"{kind}-storm") == ["storm of 200 rounds over, interrupted"]
+        assert lines(end, f"{kind}-spin") == ["spun with interrupts off"]
+        assert lines(end, f"{kind}-memory")[0] == "own memory: 0 pages wrong"
+        for name in HARMLESS:
+            assert f"result: vm '{kind}-{name}' ended with code 0" in end.text
+    assert "vm 'p-memory' stopped: touched 0x800000, beyond its 8 MiB" in end.text
+    assert re.fullmatch(r"beyond: \d+ places, 0 wrong", lines(end, "m-memory")[1])
+    assert "5000 hypercalls, seed 3, 0 wrong" in end.text
+    assert lines(end, "m-code")[-1] == "4000 instructions at holes, seed 4"
+    for seed in (10, 11, 12):
+        stopped = re.search(rf"vm 'm-any{seed}' stopped: touched 0x\w+, where nothing is, with an instruction not decoded", end.text)
+        assert stopped is not None or f"4000 instructions at holes, seed {seed}" in end.text
+    assert end.text.count("code: not readable") == 0
+
+
+def test_sixteen_guests_of_three_kinds_and_hostile_ones(machine: Machine, boot: Boot) -> None:
+    """PV, Multiboot and Linux guests print exactly what they should while others try everything."""
+    names = [f"pv{number}" for number in range(9)]
+    end = boot(
+        machine,
+        vms=[
+            linux(run("echo", "exact"), "krait.end=poweroff", memory="96MiB"),
+            *({**pv(name, "registers", "switches=400"), "memory": "2MiB"} for name in names),
+            *(multiboot(f"modes{number}", guests.elf("modes"), "halt") for number in range(6)),
+            *hostile_guests(),
+        ],
+    ).wait_end(timeout=400, expected=Status.GUEST_FAILED)
+    for name in names:
+        assert lines(end, name) == ["registers ok 400 switches"]
+    for number in range(6):
+        assert lines(end, f"modes{number}")[1:] == [*MODES, "halting"]
+    assert "[tux] exact" in end.text and "result: vm 'tux' ended with code 0" in end.text
+    check_hostile(end, machine.emulator == "qemu")
