@@ -153,6 +153,10 @@ class VmConfig:
     cmdline: Annotated[list[u8], 1024]
     module_count: u32
     modules: Annotated[list[ModuleConfig], 8]
+    cap_percent: u32  # of a CPU, that it may use in each period; 0: no cap
+    cap_period_ms: u32
+    reserved_percent: u32  # of a CPU, that it gets if it wants it
+    cpus: u32  # one bit for each host CPU that it may run on; 0: all
 
 
 BUNDLE_DISKS_MEMBER: Final = "krait.disks"  # optional

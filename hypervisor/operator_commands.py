@@ -1,19 +1,19 @@
 """What the operator can type at the prompt; one function a command, each given the address of its arguments' text."""
 from typing import Annotated, Final
 
-from hypervisor import clock, crash_commands, disk_commands, log, text, vm
+from hypervisor import clock, crash_commands, disk_commands, log, operator_scheduling, text, vm
 from hypervisor import operator_vm_commands as vm_commands
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
-from hypervisor.cpu import this_cpu
+from hypervisor.cpu import cpus
 from hypervisor.lang import address, text_at, u32, u64
 from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
-from hypervisor.sched import policy
+from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 18
+COMMANDS: Final = 21
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
@@ -52,7 +52,10 @@ def stats(arguments: u64) -> None:
     if not text.is_empty(text_at(arguments)):
         vm_commands.stats(arguments)
         return
-    say(f"  up {clock.since_boot_us() // 1_000_000} s, idle {clock.ns_of(this_cpu().idle_ticks) // 1_000_000} ms")
+    say(f"  up {clock.since_boot_us() // 1_000_000} s")
+    for cpu in range(host.count):
+        idle: u64 = clock.ns_of(cpus[cpu].idle_ticks) // 1_000_000
+        say(f"  cpu {cpu}: idle {idle} ms, overhead {clock.ns_of(cpus[cpu].overhead_ticks) // 1_000_000} ms")
     say(f"  interrupts: timer {host_interrupts.counts.timer}, serial {host_interrupts.counts.serial}, "
         f"disk {host_interrupts.counts.disk}, "
         f"spurious {host_interrupts.counts.spurious}, unknown {host_interrupts.counts.unknown}")
@@ -77,22 +80,6 @@ def log_(arguments: u64) -> None:
         ms: u64 = message.us // 1000
         level = log.LEVEL_NAMES[message.level]
         say(f"  {ms // 1000:5}.{ms // 100 % 10}{ms // 10 % 10}{ms % 10} {level:<8}{text_at(address(message.text))}")
-
-
-def policy_(arguments: u64) -> None:
-    """policy [NAME]"""
-    text.cut_word(arguments)
-    if text.is_empty(text_at(arguments)):
-        for i in range(policy.POLICIES):
-            mark = "*" if i == policy.current.policy else " "
-            say(f"  {mark} {policy.POLICY_NAMES[i]}")
-        return
-    for i in range(policy.POLICIES):
-        if text.same(text_at(arguments), policy.POLICY_NAMES[i]):
-            policy.select(u32(i), clock.now())
-            say(f"policy {policy.POLICY_NAMES[i]}")
-            return
-    say(f"no such policy: {text_at(arguments)}; `policy` lists them")
 
 
 def check(arguments: u64) -> None:
@@ -137,6 +124,9 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
     "stop",
     "reboot",
     "weight",
+    "cap",
+    "reserve",
+    "pin",
     "policy",
     "ledger",
     "debug",
@@ -157,6 +147,9 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "stop NAME",
     "reboot NAME",
     "weight NAME N",
+    "cap NAME % [MS]",
+    "reserve NAME %",
+    "pin NAME CPUS",
     "policy [NAME]",
     "ledger",
     "debug crash KIND",
@@ -169,14 +162,17 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "one VM: memory, exits by cause",
     "frames by use",
     "disks of the machine and of VMs",
-    "host interrupts, exits by cause; of one VM: by vCPU",
+    "time of CPUs, host interrupts, exits by cause; of one VM: by vCPU",
     "the last messages of the hypervisor",
     "keys go to that guest until Ctrl-]",
     "stop a VM's time until it is resumed",
     "let a paused VM go on",
     "end a VM",
     "start a VM again from its kernel",
-    "change a VM's share of the CPU",
+    "change a VM's share of the CPUs",
+    "what a VM may use at most, in percent of a CPU; 0: no cap",
+    "what a VM gets at least if it wants it, in percent of a CPU",
+    "bind a VM to CPUs such as 0,2-3; all: let it go",
     "who runs next: the policies, or another one",
     "check every frame of memory",
     "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; entry NAME: a VM entry that fails; disk NAME: overwrite a disk",
@@ -196,8 +192,11 @@ ACTIONS: Final = (
     vm_commands.resume,
     vm_commands.stop,
     vm_commands.reboot,
-    vm_commands.weight,
-    policy_,
+    operator_scheduling.weight,
+    operator_scheduling.cap,
+    operator_scheduling.reserve,
+    operator_scheduling.pin,
+    operator_scheduling.policy_,
     check,
     debug,
     power_off,

@@ -6,7 +6,7 @@ from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
 from hypervisor.console import say
 from hypervisor.lang import array, text_at, u32, u64
 from hypervisor.model import Vcpu, Vm, VmState
-from hypervisor.sched import policy
+from hypervisor.sched import cpus
 from hypervisor.status import Status
 
 VM_STATES: Final = 6
@@ -36,6 +36,7 @@ def info(arguments: u64) -> None:
         return
     state = STATE_NAMES[machine.state]
     say(f"  {vm.name(machine)}: {state}, {machine.vcpu_count} vCPU, weight {machine.weight}, {cpu_ms(machine)} ms of CPU")
+    say(f"  time     cap {machine.cap.percent} %, reserved {machine.reserved} %, CPUs {cpus.allowed(machine):#x}")
     say(f"  memory   {machine.memory_bytes >> 10} KiB, of which {machine.private_frames << 2} KiB are backed")
     say(f"  overhead {machine.overhead_frames + machine.nested_frames} frames, {machine.nested_frames} of them nested tables")
     say(f"  traded   {machine.released_frames} frames released, {machine.populated_frames} populated, "
@@ -103,20 +104,6 @@ def reboot(arguments: u64) -> None:
     machine = named(arguments)
     if machine is not None and vm_control.reboot(machine) != Status.OK:
         say(f"{vm.name(machine)} does not run")
-
-
-def weight(arguments: u64) -> None:
-    """weight NAME N"""
-    number = text.cut_word(arguments)
-    machine = named(arguments)
-    if machine is None:
-        return
-    text.cut_word(number)
-    value = text.number_at(number)
-    if value >> 32 != 0 or policy.set_weight(machine, u32(value), clock.now()) != Status.OK:
-        say(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
-    else:
-        say(f"{vm.name(machine)}: weight {value}")
 
 
 def named(name: u64) -> Vm | None:

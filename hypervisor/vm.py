@@ -6,15 +6,18 @@ from hypervisor.abi import VM_KIND_PV, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.block import virtual_disk
 from hypervisor.cpu import owe
-from hypervisor.lang import address, at, sizeof, struct, text_at, u32, wrap_u64
+from hypervisor.lang import address, at, sizeof, struct, text_at, u32, u64, wrap_u64
 from hypervisor.memory import frames, nested
 from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
 from hypervisor.paging import page_state, pressure
+from hypervisor.sched import cap
+from hypervisor.sched.cpus import host
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
 from hypervisor.virtio import devices
 from hypervisor.virtio.state import DeviceKind
 
+NS_PER_MS: Final[u64] = 1_000_000
 VM_PAGES: Final = (sizeof(Vm) + PAGE_SIZE - 1) // PAGE_SIZE
 
 
@@ -57,6 +60,11 @@ def create(config: VmConfig) -> Status:
     vm.id = table.count
     vm.kind = config.kind
     vm.weight = config.weight
+    vm.reserved = config.reserved_percent
+    vm.cpus = config.cpus
+    cap.set_cap(vm, config.cap_percent, clock.ticks_of(config.cap_period_ms * NS_PER_MS), clock.now())
+    if vm.cpus != 0:
+        host.pinned = True
     vm.memory_bytes = config.memory_bytes & ~PAGE_MASK
     vm.vcpu_count = config.vcpu_count
     vm.reboots_most = config.reboots

@@ -10,7 +10,7 @@ from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u6
 from hypervisor.loaders import linux64, multiboot, pv_elf
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
-from hypervisor.sched import policy
+from hypervisor.sched import limits, policy
 from hypervisor.status import Status
 from hypervisor.virtio import devices
 
@@ -136,7 +136,13 @@ def first_problem() -> str:
         return "its number of vCPUs is out of range"
     if config.memory_bytes < MEMORY_LEAST or config.memory_bytes > MEMORY_MOST or config.memory_bytes & PAGE_MASK != 0:
         return "its memory size is out of range"
-    return ""
+    if config.cap_percent != 0 and (config.cap_period_ms < limits.PERIOD_LEAST_MS or config.cap_period_ms > limits.PERIOD_MOST_MS):
+        return "the period of its cap is out of range"
+    if config.cap_percent >> 16 != 0 or config.reserved_percent >> 16 != 0:
+        return "its cap or its reservation is out of range"
+    wanted = Vm()
+    wanted.vcpu_count = config.vcpu_count
+    return limits.problem(vm.table.vms, wanted, config.cap_percent, config.reserved_percent, config.cpus)
 
 
 def load_kernel(made: Vm) -> Status:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from hypervisor import abi, model
+from hypervisor.sched import limits
 from hypervisor.block.model import DISK_NAME_BYTES, DISKS_A_VM, MAX_HOST_DISKS
 from krait.disks import BUSES, HostDisk, VmDisk
 from krait.outcome import ExitCode, KraitError
@@ -55,6 +56,16 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Of CPU time: `cap` and `reserve` in percent of a CPU (0: none), the cap's period in ms, `cpus` one bit a host CPU (0: all)."""
+
+    cap: int = 0
+    cap_period: int = limits.PERIOD_MS
+    reserve: int = 0
+    cpus: int = 0
+
+
+@dataclass(frozen=True)
 class VmSettings:
     """One VM. `memory` is in bytes. `reboots`: resets that start it again; None: all. `kernel` and `initrd` are None where Krait's own are meant. `memory_line` is where the
     file speaks of the memory (`file:line`), for what can be told only when the kernel is known."""
@@ -71,6 +82,7 @@ class VmSettings:
     modules: tuple[Module, ...] = ()
     memory_line: str = ""
     disks: tuple[VmDisk, ...] = ()
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,8 @@ class _Reader:
 
 TOP_KEYS = ("machine", "vm", "disk")
 MACHINE_KEYS = ("memory", "memory_limit")
-VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd", "modules", "disk")
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd", "modules", "disk",
+           "cap", "cap_period", "reserve", "cpus")
 DISK_KEYS = ("name", "bus", "image", "size")
 VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
 
@@ -255,8 +268,28 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
         initrd=_initrd(reader, where, table, kind, folder),
         modules=_modules(reader, (*where, "modules"), table["modules"], kind, folder) if "modules" in table else (),
         memory_line=f"{reader.source}:{reader.lines.of((*where, 'memory'))}",
+        limits=_limits(reader, where, table),
         disks=_vm_disks(reader, (*where, "disk"), table.get("disk", [])),
     )
+
+
+def _limits(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object]) -> Limits:
+    most = 100 * model.MAX_CPUS
+    cap = reader.number((*where, "cap"), table["cap"], 1, most) if "cap" in table else 0
+    if "cap_period" in table and "cap" not in table:
+        reader.refuse((*where, "cap_period"), "'cap_period' is of a 'cap', and there is none")
+    period = reader.number((*where, "cap_period"), table.get("cap_period", limits.PERIOD_MS), limits.PERIOD_LEAST_MS, limits.PERIOD_MOST_MS)
+    reserve = reader.number((*where, "reserve"), table.get("reserve", 0), 0, most)
+    if cap and reserve > cap:
+        reader.refuse((*where, "reserve"), f"'reserve' is {reserve}, above the 'cap' of {cap}")
+    cpus = 0
+    chosen = table.get("cpus", [])
+    if not isinstance(chosen, list) or ("cpus" in table and not chosen):
+        reader.refuse((*where, "cpus"), "'cpus' must be a list of host CPUs such as [0, 1]")
+    else:
+        for cpu in chosen:
+            cpus |= 1 << reader.number((*where, "cpus"), cpu, 0, model.MAX_CPUS - 1)
+    return Limits(cap, period, reserve, cpus)
 
 
 def _kind(reader: _Reader, where: tuple[str | int, ...], value: object) -> VmKind:

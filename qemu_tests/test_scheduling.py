@@ -46,5 +46,22 @@ def test_the_operator_changes_policy_and_weight(machine: Machine, boot: Boot) ->
         after = cpu_ms(console)
     ada, bob = (now - then for now, then in zip(after, before))
     assert 4 <= ada / bob <= 10, "a seventh"
+    console.send_line("weight ada 100")
+    console.send_line("reserve bob 95")
+    console.expect("bob: the CPUs cannot keep that reservation")
+    console.send_line("pin ada 7")
+    console.expect("ada: there is no such CPU")
+    console.send_line("pin ada 0,x")
+    console.expect("pin NAME CPUS: numbers and ranges")
+    console.send_line("cap ada 20 40")
+    console.expect("ada: weight 100, cap 20 %, reserved 0 %, CPUs 0x1")
+    before = after = cpu_ms(console)
+    while sum(after) - sum(before) < 800:
+        after = cpu_ms(console)
+    ada, bob = (now - then for now, then in zip(after, before))
+    assert ada / (ada + bob) == pytest.approx(0.2, abs=0.02), "a fifth at most"
+    console.send_line("stats")
+    idle, overhead = map(int, console.expect(r"cpu 0: idle (\d+) ms, overhead (\d+) ms").groups())
+    assert overhead > 0, "the operator's commands at least"
     console.send_line("poweroff")
     console.wait_end()

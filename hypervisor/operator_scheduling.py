@@ -1,0 +1,142 @@
+"""Commands of the prompt about CPU time: weight, cap, reserve, pin, policy; operator_commands.py lists them."""
+from typing import Final
+
+from hypervisor import clock, text, vm
+from hypervisor.arch_x86.intrinsics import load_u8
+from hypervisor.console import say
+from hypervisor.lang import char_at, text_at, u32, u64
+from hypervisor.model import MAX_CPUS, Vm
+from hypervisor.operator_vm_commands import named
+from hypervisor.sched import cpus, limits, policy, wake
+from hypervisor.status import Status
+
+COMMA: Final = 44
+MINUS: Final = 45
+ZERO: Final = 48
+NS_PER_MS: Final[u64] = 1_000_000
+NO_SET: Final[u32] = 0xFFFF_FFFF
+PERCENT_MOST: Final = limits.PERCENT * MAX_CPUS
+
+
+def weight(arguments: u64) -> None:
+    """weight NAME N"""
+    number = text.cut_word(arguments)
+    machine = named(arguments)
+    if machine is None:
+        return
+    text.cut_word(number)
+    value = text.number_at(number)
+    if value >> 32 != 0 or policy.set_weight(machine, u32(value), clock.now()) != Status.OK:
+        say(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
+    else:
+        wake.ask(cpus.present())
+        say(f"{vm.name(machine)}: weight {value}")
+
+
+def cap(arguments: u64) -> None:
+    """cap NAME PERCENT [PERIOD in ms]"""
+    number = text.cut_word(arguments)
+    machine = named(arguments)
+    if machine is None:
+        return
+    period = text.cut_word(number)
+    text.cut_word(period)
+    percent = text.number_at(number)
+    ms: u64 = limits.PERIOD_MS if text.is_empty(text_at(period)) else text.number_at(period)
+    if percent > PERCENT_MOST or ms < limits.PERIOD_LEAST_MS or ms > limits.PERIOD_MOST_MS:
+        say(f"cap NAME PERCENT [MS]: percent of a CPU, 0 for no cap; a period of {limits.PERIOD_LEAST_MS} to {limits.PERIOD_MOST_MS} ms")
+        return
+    if refused(machine, u32(percent), machine.reserved, machine.cpus):
+        return
+    limits.set_cap(machine, u32(percent), clock.ticks_of(ms * NS_PER_MS), clock.now())
+    wake.ask(cpus.present())
+    say_limits(machine)
+
+
+def reserve(arguments: u64) -> None:
+    """reserve NAME PERCENT"""
+    number = text.cut_word(arguments)
+    machine = named(arguments)
+    if machine is None:
+        return
+    text.cut_word(number)
+    percent = text.number_at(number)
+    if percent > PERCENT_MOST:
+        say("reserve NAME PERCENT: percent of a CPU, 0 for none")
+        return
+    if refused(machine, machine.cap.percent, u32(percent), machine.cpus):
+        return
+    limits.set_reservation(machine, u32(percent), clock.now())
+    wake.ask(cpus.present())
+    say_limits(machine)
+
+
+def pin(arguments: u64) -> None:
+    """pin NAME CPUS"""
+    list_ = text.cut_word(arguments)
+    machine = named(arguments)
+    if machine is None:
+        return
+    text.cut_word(list_)
+    set_: u32 = 0 if text.same(text_at(list_), "all") else set_at(list_)
+    if set_ == NO_SET:
+        say("pin NAME CPUS: numbers and ranges such as 0,2-3; or all")
+        return
+    if refused(machine, machine.cap.percent, machine.reserved, set_):
+        return
+    limits.set_cpus(vm.table.vms, machine, set_, clock.now())
+    wake.ask(cpus.present())
+    say_limits(machine)
+
+
+def policy_(arguments: u64) -> None:
+    """policy [NAME]"""
+    text.cut_word(arguments)
+    if text.is_empty(text_at(arguments)):
+        for i in range(policy.POLICIES):
+            mark = "*" if i == policy.current.policy else " "
+            say(f"  {mark} {policy.POLICY_NAMES[i]}")
+        return
+    for i in range(policy.POLICIES):
+        if text.same(text_at(arguments), policy.POLICY_NAMES[i]):
+            policy.select(u32(i), clock.now())
+            wake.ask(cpus.present())
+            say(f"policy {policy.POLICY_NAMES[i]}")
+            return
+    say(f"no such policy: {text_at(arguments)}; `policy` lists them")
+
+
+def refused(machine: Vm, percent: u32, reserved: u32, set_: u32) -> bool:
+    """Say why a VM cannot have these limits, if it cannot."""
+    why = limits.problem(vm.table.vms, machine, percent, reserved, set_)
+    if char_at(why, 0) == 0:
+        return False
+    say(f"{vm.name(machine)}: {why}")
+    return True
+
+
+def say_limits(machine: Vm) -> None:
+    """One line."""
+    say(f"  {vm.name(machine)}: weight {machine.weight}, cap {machine.cap.percent} %, "
+        f"reserved {machine.reserved} %, CPUs {cpus.allowed(machine):#x}")
+
+
+def set_at(place: u64) -> u32:
+    """The set of CPUs written at this address, such as 0,2-3; NO_SET if it is none."""
+    chosen: u32 = 0
+    at: u64 = place
+    while True:
+        first: u64 = load_u8(at)
+        last: u64 = first
+        if load_u8(at + 1) == MINUS:
+            last = load_u8(at + 2)
+            at += 2
+        if first < ZERO or last < first or last >= ZERO + MAX_CPUS:
+            return NO_SET
+        for digit in range(first, last + 1):
+            chosen |= cpus.bit(u32(digit - ZERO))
+        if load_u8(at + 1) == 0:
+            return chosen
+        if load_u8(at + 1) != COMMA:
+            return NO_SET
+        at += 2

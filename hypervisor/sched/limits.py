@@ -1,0 +1,95 @@
+"""Caps, reservations and sets of CPUs of VMs: what is refused, and how one is changed while guests run.
+
+A reservation is admitted only if it can be kept whatever the others do: with all others' in the same CPUs it leaves a tenth of
+them to those that have none, and the VM has the vCPUs for it. Sets of CPUs are equal, apart, or one within another: so what is due
+to everyone can be said (water.py) and kept.
+"""
+from typing import Annotated, Final
+
+from hypervisor.lang import u32, u64
+from hypervisor.model import MAX_VMS, Vm, VmState
+from hypervisor.sched import cap, cpus, policy
+from hypervisor.sched.cpus import host
+
+PERCENT: Final = 100
+RESERVABLE: Final = 90  # percent of each CPU
+PERIOD_LEAST_MS: Final = 10
+PERIOD_MOST_MS: Final = 1000
+PERIOD_MS: Final = 100  # unless one is given
+
+
+def problem(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, percent: u32, reserved: u32, set_: u32) -> str:
+    """Why a VM cannot have this cap (0: none), this reservation, both in percent of a CPU, and this set of CPUs (0: all); empty: it can."""
+    if set_ & ~cpus.present() != 0:
+        return "there is no such CPU"
+    mine: u32 = set_ if set_ != 0 else cpus.present()
+    if percent > PERCENT * host.count:
+        return "that is more than all CPUs"
+    if percent != 0 and reserved > percent:
+        return "its reservation would be above its cap"
+    if reserved > PERCENT * min(vm.vcpu_count, cpus.number_of(mine)):
+        return "it has not the vCPUs or CPUs for that reservation"
+    if not _nested(vms, vm, mine):
+        return "its CPUs would overlap those of another VM: they must be equal, apart, or one set within the other"
+    if reserved != 0 and not _can_keep(vms, vm, reserved, mine):
+        return "the CPUs cannot keep that reservation: nine tenths of them may be promised"
+    return ""
+
+
+def set_cap(vm: Vm, percent: u32, period_ticks: u64, now: u64) -> None:
+    """Change the cap of a VM; `problem` has none."""
+    policy.leave_all(vm)
+    cap.set_cap(vm, percent, period_ticks, now)
+    policy.rejoin(now)
+
+
+def set_reservation(vm: Vm, percent: u32, now: u64) -> None:
+    """Change the reservation of a VM; `problem` has none."""
+    policy.leave_all(vm)
+    vm.reserved = percent
+    policy.rejoin(now)
+
+
+def set_cpus(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, set_: u32, now: u64) -> None:
+    """Bind a VM to CPUs, 0: to none; `problem` has none. Whoever runs elsewhere leaves when its CPU picks next."""
+    policy.everyone_leaves()
+    vm.cpus = 0 if set_ == cpus.present() else set_
+    host.pinned = False
+    for other in vms:
+        if other is not None and other.cpus != 0 and _counts(other):
+            host.pinned = True
+    if vm.cpus != 0:
+        host.pinned = True
+    policy.rejoin(now)
+
+
+def _counts(vm: Vm) -> bool:
+    return vm.state in (VmState.RUNNING, VmState.PAUSED, VmState.REBOOTING)
+
+
+def _nested(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, mine: u32) -> bool:
+    for other in vms:
+        if other is not None and other != vm and _counts(other):
+            theirs = cpus.allowed(other)
+            if mine & theirs != 0 and mine & ~theirs != 0 and theirs & ~mine != 0:
+                return False
+    return True
+
+
+def _can_keep(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, reserved: u32, mine: u32) -> bool:
+    """Is nine tenths of each set that holds `mine` enough for what is promised inside it?"""
+    if not _fits(vms, vm, reserved, mine, cpus.present()) or not _fits(vms, vm, reserved, mine, mine):
+        return False
+    for other in vms:
+        if other is not None and _counts(other) and mine & ~cpus.allowed(other) == 0 and (
+                not _fits(vms, vm, reserved, mine, cpus.allowed(other))):
+            return False
+    return True
+
+
+def _fits(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, reserved: u32, mine: u32, inside: u32) -> bool:
+    promised: u64 = reserved if mine & ~inside == 0 else 0
+    for other in vms:
+        if other is not None and other != vm and _counts(other) and cpus.allowed(other) & ~inside == 0:
+            promised += other.reserved
+    return promised <= RESERVABLE * cpus.number_of(inside)
