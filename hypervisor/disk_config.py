@@ -8,7 +8,7 @@ from hypervisor.abi import (ABI_VERSION, BUNDLE_DISKS_MEMBER, DISK_READ_ONLY, DI
                             RamDiskConfig)
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Hpa, Hva, hva_of
 from hypervisor.block import host_disk, virtual_disk
-from hypervisor.block.model import DISK_NAME_BYTES, SECTOR_SHIFT, HostDisk, disks
+from hypervisor.block.model import DISK_NAME_BYTES, MAX_PARTITIONS, SECTOR_SHIFT, HostDisk, disks
 from hypervisor.bundle import Member
 from hypervisor.console import say
 from hypervisor.drivers import ram_disk
@@ -113,6 +113,11 @@ def first_problem(host: HostDisk) -> str:
     """What is wrong with `config` on this host disk, its range resolved; empty: nothing."""
     if config.flags & ~DISK_READ_ONLY != 0:
         return "one of its disks has flags that are not known"
+    if config.partition != 0:
+        if config.partition > MAX_PARTITIONS or host.partitions[config.partition - 1].sectors == 0:
+            return "one of its disks is a partition that is not there"
+        config.first = host.partitions[config.partition - 1].first
+        config.sectors = host.partitions[config.partition - 1].sectors
     if config.first >= host.sectors:
         return "one of its disks begins beyond the host's disk"
     if config.sectors == 0:

@@ -4,7 +4,7 @@ from hypervisor import (boot_info, boot_options, bundle, clock, disk_config, ent
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
 from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
-from hypervisor.block import host_disk
+from hypervisor.block import gpt, host_disk
 from hypervisor.block.model import disks
 from hypervisor.boot_info import info
 from hypervisor.build_options import DEBUG
@@ -145,12 +145,14 @@ def find_virtualization() -> None:
 
 
 def find_disks() -> None:
-    """The machine's disks; a line for each."""
+    """The machine's disks and their partitions; a line for each."""
     discover.find_all()
     disk_config.load_ram_disks()
     for i in range(disks.host_count):
         host = disks.host[i]
-        phase.found(f"disk {host_disk.name(host)}", f"{host.sectors >> 11} MiB, serial \"{text_at(address(host.serial))}\"")
+        gpt.read_table(host)
+        table = gpt.STATE_NAMES[host.table]
+        phase.found(f"disk {host_disk.name(host)}", f"{host.sectors >> 11} MiB, serial \"{text_at(address(host.serial))}\"{table}")
 
 
 def start_guests() -> None:

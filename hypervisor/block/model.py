@@ -24,6 +24,7 @@ MAX_VIRTUAL_DISKS: Final = 64
 DISKS_A_VM: Final = 4
 DISK_NAME_BYTES: Final = 24
 TRANSFERS_A_DISK: Final = 64
+MAX_PARTITIONS: Final = 32
 
 
 class Direction(IntEnum):
@@ -167,6 +168,22 @@ class DiskState(IntEnum):
     FAILED = 2  # it did not come back: every request fails at once
 
 
+class TableState(IntEnum):
+    """The partition table of a host disk (gpt.py)."""
+
+    NONE = 0
+    GOOD = 1
+    COPY = 2  # the first is damaged, the copy at the end is not
+
+
+@struct
+class Partition:
+    """One entry, by number from 1."""
+
+    first: u64
+    sectors: u64  # 0: not in use
+
+
 @struct
 class Transfer:
     """What a driver carries out at once: consecutive sectors of one host disk for one or several requests."""
@@ -205,6 +222,8 @@ class HostDisk:
     discard_most: u64  # sectors of one transfer
     shares: bool  # another disk's transfer may be in its way (ATA: two drives on a channel)
     immediate: bool  # a transfer has ended once it is started; nothing interrupts
+    table: TableState
+    partitions: Annotated[list[Partition], MAX_PARTITIONS]
     state: DiskState
     polled: bool  # its interrupts are off: transfers that have ended are looked for in time
     # scheduler.py
