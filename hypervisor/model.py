@@ -165,7 +165,7 @@ class Vcpu:
     competing: bool  # sched/policy.py: the policy in force counts it, it waits or runs
     waiting: bool
     running: bool
-    cpu: u32  # the host CPU it runs on, or ran on last
+    host_cpu: u32  # policy.py: it runs on, or ran on last
     picked_at: u64  # host TSC
     parked: bool  # runnable, but its VM has used up its cap (sched/cap.py)
     waiting_since: u64  # host TSC; 0: it does not wait for a CPU

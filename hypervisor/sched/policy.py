@@ -187,7 +187,7 @@ def pick(cpu: u32, now: u64) -> Vcpu | None:
     vcpu.steal_ticks += now - vcpu.waiting_since
     vcpu.waiting_since = 0
     vcpu.running = True
-    vcpu.cpu = cpu
+    vcpu.host_cpu = cpu
     vcpu.picked_at = now
     host.running[cpu] = vcpu
     return vcpu
@@ -223,7 +223,7 @@ def slice_of(vcpu: Vcpu, now: u64) -> u64:
     vm = vcpu.vm
     assert vm is not None
     ticks: u64 = UNLIMITED
-    bit = cpus.bit(vcpu.cpu)
+    bit = cpus.bit(vcpu.host_cpu)
     if current.waiting != 0:
         ticks = max(SLICE[current.policy](vcpu, now), 1)
     if vm.cap.percent != 0:
@@ -277,7 +277,7 @@ def _place(vcpu: Vcpu) -> u32:
         running = host.running[cpu]
         if cpus.has(allowed & ~current.asked, u32(cpu)):
             if running is None:
-                if idle == 0 or cpu == vcpu.cpu:
+                if idle == 0 or cpu == vcpu.host_cpu:
                     idle = cpus.bit(u32(cpu))
             elif running.picked_at < since:
                 since = running.picked_at
@@ -341,8 +341,8 @@ def _move(vcpu: Vcpu) -> None:
 
 def _stops_running(vcpu: Vcpu) -> None:
     vcpu.running = False
-    host.running[vcpu.cpu] = None
-    current.unlimited = current.unlimited & ~cpus.bit(vcpu.cpu)
+    host.running[vcpu.host_cpu] = None
+    current.unlimited = current.unlimited & ~cpus.bit(vcpu.host_cpu)
 
 
 def _wait(vcpu: Vcpu, now: u64) -> None:

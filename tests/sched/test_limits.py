@@ -108,7 +108,7 @@ def test_limits_change_while_vcpus_wait_and_run(which: policy.Policy) -> None:
     turn(1)
     for _ in range(100):
         turn(1)
-        assert all(running is None or running.vm != vms[1] or running.cpu == 0 for running in host.running)
+        assert all(running is None or running.vm != vms[1] or running.host_cpu == 0 for running in host.running)
     limits.set_cpus(table(*vms), vms[1], 0, now)
     limits.set_reservation(vms[2], 200, now)
     assert not host.pinned
