@@ -63,6 +63,8 @@ def add(vm: Vm, kind: DeviceKind, features: u64, queue_count: u32) -> Device | N
     transport.reset(device)
     pci_function.make_virtio(devices.host.functions[slot], kind, CLASS_SCSI if kind == DeviceKind.BLOCK else CLASS_OTHER,
                              IO_PLACE + slot * pci_function.IO_BYTES, device.irq)
+    if vm.platform is not None:  # there are local APICs to take messages
+        pci_function.add_msix(devices.host.functions[slot], MEMORY_PLACE + slot * pci_function.MEMORY_BYTES)
     devices.devices[slot] = device
     return device
 

@@ -4,11 +4,12 @@ A PV guest, which has no interrupt controller, gets EVENT_DEVICE in place of the
 """
 from typing import Final
 
-from hypervisor import board
+from hypervisor import apic_bus, board
 from hypervisor.abi import EVENT_DEVICE
-from hypervisor.devices import pci_function
+from hypervisor.devices import msix, pci_function
+from hypervisor.devices.pci_function import VECTORS
 from hypervisor.events import raise_event
-from hypervisor.lang import u32
+from hypervisor.lang import u32, u64
 from hypervisor.model import Vm
 from hypervisor.virtio.state import Device, Devices
 
@@ -16,22 +17,42 @@ QUEUE_INTERRUPT: Final = 1  # virtio 1.1, 4.1.4.5: ISR status
 CONFIG_INTERRUPT: Final = 2
 
 
-def of_queue(vm: Vm, devices: Devices, device: Device) -> None:
-    """Chains were given back, and the driver wants to know."""
-    device.interrupts += 1
-    set_status(vm, devices, device, QUEUE_INTERRUPT)
+def of_queue(vm: Vm, devices: Devices, device: Device, index: u32) -> None:
+    """Chains of a queue were given back, and the driver wants to know."""
+    interrupt(vm, devices, device, device.registers.queues[index].vector, QUEUE_INTERRUPT)
 
 
 def of_configuration(vm: Vm, devices: Devices, device: Device) -> None:
     """The device's configuration or status has changed."""
+    interrupt(vm, devices, device, device.registers.config_vector, CONFIG_INTERRUPT)
+
+
+def interrupt(vm: Vm, devices: Devices, device: Device, vector: u32, bit: u32) -> None:
+    """By message if those are on (a vector that is none: nobody wants to know), else by a bit of the ISR, and the line with it."""
     device.interrupts += 1
-    set_status(vm, devices, device, CONFIG_INTERRUPT)
+    f = devices.host.functions[device.slot]
+    if not pci_function.msix_enabled(f):
+        device.registers.interrupt_status = device.registers.interrupt_status | bit
+        update_line(vm, devices, device)
+    elif vector < VECTORS and msix.post(device.registers.msix, vector, pci_function.msix_masked(f)):
+        send(vm, device, vector)
 
 
-def set_status(vm: Vm, devices: Devices, device: Device, bit: u32) -> None:
-    """Raise a bit of the ISR, and the line with it."""
-    device.registers.interrupt_status = device.registers.interrupt_status | bit
-    update_line(vm, devices, device)
+def send(vm: Vm, device: Device, vector: u32) -> None:
+    """One message, as the driver has it in the table; what it wrote there may be anything."""
+    words = device.registers.msix.words
+    apic_bus.msi(vm, u64(words[4 * vector + 1]) << 32 | words[4 * vector], words[4 * vector + 2])
+
+
+def send_pending(vm: Vm, devices: Devices, device: Device) -> None:
+    """The table, or what masks all of it, has changed."""
+    f = devices.host.functions[device.slot]
+    if not pci_function.msix_enabled(f) or pci_function.msix_masked(f):
+        return
+    vector = msix.take(device.registers.msix)
+    while vector != VECTORS:
+        send(vm, device, vector)
+        vector = msix.take(device.registers.msix)
 
 
 def update_line(vm: Vm, devices: Devices, device: Device) -> None:

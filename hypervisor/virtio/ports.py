@@ -69,6 +69,7 @@ def write(vm: Vm, vcpu: Vcpu, devices: Devices, port: u32, size: u32, value: u32
     found = devices.devices[slot] if slot != NO_SLOT else None
     if found is not None:
         interrupts.update_line(vm, devices, found)
+        interrupts.send_pending(vm, devices, found)
     return Status.OK
 
 

@@ -79,7 +79,7 @@ def signal(vm: Vm, devices: Devices, device: Device, index: u32) -> None:
     """Interrupt the driver for the chains it was given back, if it wants that."""
     queue = device.registers.queues[index]
     if queue.next_used != queue.signalled and ring.interrupt_due(queue, device.places[index], device.registers.accepted):
-        interrupts.of_queue(vm, devices, device)
+        interrupts.of_queue(vm, devices, device, index)
 
 
 def completed(disk: VirtualDisk, cookie: u64, outcome: Outcome) -> None:
