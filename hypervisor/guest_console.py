@@ -5,10 +5,10 @@ above 0x7E are shown as \\xNN, but for tab.
 """
 from typing import Final
 
-from hypervisor import console
+from hypervisor import clock, console
 from hypervisor.arch_x86 import serial
 from hypervisor.console import say
-from hypervisor.lang import address, char_at, struct, text_at, u8, u32
+from hypervisor.lang import address, char_at, struct, text_at, u8, u32, u64
 from hypervisor.model import CONSOLE_INPUT_BYTES, CONSOLE_LINE_BYTES, Vm
 
 TAB: Final = 9
@@ -21,9 +21,10 @@ HEX: Final = "0123456789abcdef"
 
 @struct
 class Attached:
-    """The VM that the operator's keys go to, and whose output is shown raw; None: the prompt has the keys."""
+    """What the operator has chosen. vm: the one that the keys go to, and whose output is shown raw; None: the prompt has the keys."""
 
     vm: Vm | None
+    stamps: bool  # each line of a guest begins with the time since boot
 
 
 attached: Final = Attached()
@@ -102,10 +103,18 @@ def show(vm: Vm) -> None:
     console.write("[")
     console.write(text_at(address(vm.name)))
     console.write("] ")
+    if attached.stamps:
+        put_time(clock.since_boot_us())
     for i in range(gathered.line_length):
         put_escaped(gathered.line[i])
     console.end_line()
     gathered.line_length = 0
+
+
+def put_time(microseconds: u64) -> None:
+    """`seconds.milliseconds `."""
+    ms = microseconds // 1000
+    console.write(f"{ms // 1000}.{ms // 100 % 10}{ms // 10 % 10}{ms % 10} ")
 
 
 def is_printable(byte: u8) -> bool:

@@ -1,8 +1,8 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
-from hypervisor import (boot_info, boot_options, bundle, clock, disk_config, entropy, operator, phase, run_loop, timers, vm,
+from hypervisor import (boot_info, boot_options, bundle, clock, clock_commands, disk_config, entropy, operator, phase, run_loop, timers, vm,
                         vm_config)
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
-from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, idt, ioapic, lapic, memory_types, paging, self_test,
+from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, hpet, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
 from hypervisor.block import gpt, host_disk
 from hypervisor.block.model import disks
@@ -88,8 +88,11 @@ def start_clock() -> None:
 def read_acpi() -> None:
     """Interrupt routing; a machine without tables gets the PC's defaults."""
     acpi.init()
+    hpet.init()
+    clock_commands.begin()
     source = "ACPI tables" if acpi.acpi.madt != 0 else "no ACPI tables: a PC's defaults"
-    phase.found("platform", f"{source}, I/O APIC at {acpi.acpi.ioapic_base:#x}")
+    clocks = "HPET" if hpet.is_there() else "no HPET"
+    phase.found("platform", f"{source}, I/O APIC at {acpi.acpi.ioapic_base:#x}, {clocks}")
 
 
 def protect_memory() -> None:

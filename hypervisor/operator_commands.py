@@ -1,7 +1,7 @@
 """What the operator can type at the prompt; one function a command, each given the address of its arguments' text."""
 from typing import Annotated, Final
 
-from hypervisor import clock, crash_commands, disk_commands, log, operator_scheduling, text, vm
+from hypervisor import clock, clock_commands, crash_commands, disk_commands, log, operator_scheduling, text, vm
 from hypervisor import operator_vm_commands as vm_commands
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
@@ -13,7 +13,7 @@ from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 21
+COMMANDS: Final = 25
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
@@ -128,6 +128,10 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
     "reserve",
     "pin",
     "policy",
+    "clock",
+    "stamps",
+    "clock",
+    "stamps",
     "ledger",
     "debug",
     "poweroff",
@@ -151,6 +155,10 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "reserve NAME %",
     "pin NAME CPUS",
     "policy [NAME]",
+    "clock",
+    "stamps on|off",
+    "clock",
+    "stamps on|off",
     "ledger",
     "debug crash KIND",
     "poweroff",
@@ -174,6 +182,10 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "what a VM gets at least if it wants it, in percent of a CPU",
     "bind a VM to CPUs such as 0,2-3; all: let it go",
     "who runs next: the policies, or another one",
+    "time since boot by TSC and HPET",
+    "the time before each line of a guest",
+    "time since boot by TSC and HPET",
+    "the time before each line of a guest",
     "check every frame of memory",
     "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; entry NAME: a VM entry that fails; disk NAME: overwrite a disk",
     "check the ledger and end the machine",
@@ -197,6 +209,8 @@ ACTIONS: Final = (
     operator_scheduling.reserve,
     operator_scheduling.pin,
     operator_scheduling.policy_,
+    clock_commands.clock_,
+    clock_commands.stamps,
     check,
     debug,
     power_off,

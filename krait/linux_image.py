@@ -109,10 +109,16 @@ def initramfs(disk_tools: bool = False) -> Path:
 
     `disk_tools`: for guests with disks, with Debian's mke2fs and the libraries that it needs, and disk-check.
     """
+    found = members() + (_disk_tools() if disk_tools else [])
+    return paths.write_whole(DISK_INITRAMFS if disk_tools else INITRAMFS, newc.write(found))
+
+
+def members() -> list[newc.Member]:
+    """What each initial file system of ours holds."""
     busybox = Path(tools.require("busybox")).resolve()
     directory, program = newc.S_IFDIR | 0o755, newc.S_IFREG | 0o755
-    members = [newc.Member(name, mode=directory) for name in DIRECTORIES]
-    members += [
+    found = [newc.Member(name, mode=directory) for name in DIRECTORIES]
+    found += [
         newc.Member("dev/console", mode=newc.S_IFCHR | 0o600, device=CONSOLE_DEVICE),
         newc.Member("bin/busybox", busybox.read_bytes(), program),
         newc.Member("bin/sh", b"busybox", newc.S_IFLNK | 0o777),
@@ -123,10 +129,8 @@ def initramfs(disk_tools: bool = False) -> Path:
     for number, name in enumerate(MODULES):
         module = modules_of(kernel()) / f"{name}.ko"
         if module.is_file():  # a kernel of one's own may have it built in
-            members.append(newc.Member(f"lib/modules/{number}-{name}.ko", module.read_bytes(), newc.S_IFREG | 0o644))
-    if disk_tools:
-        members += _disk_tools()
-    return paths.write_whole(DISK_INITRAMFS if disk_tools else INITRAMFS, newc.write(members))
+            found.append(newc.Member(f"lib/modules/{number}-{name}.ko", module.read_bytes(), newc.S_IFREG | 0o644))
+    return found
 
 
 def _disk_tools() -> list[newc.Member]:
@@ -134,8 +138,8 @@ def _disk_tools() -> list[newc.Member]:
     program = Path(tools.require(MAKE_FILE_SYSTEM))
     libraries = sorted(set(re.findall(r"/\S+\.so\S*", _run(["ldd", str(program)], Path.cwd()))))
     folders = sorted({"/sbin"} | {str(folder) for name in libraries for folder in Path(name).parents} - {"/", "/lib"})
-    members = [newc.Member(folder.lstrip("/"), mode=newc.S_IFDIR | 0o755) for folder in folders]
-    members += [newc.Member(name.lstrip("/"), Path(name).resolve().read_bytes(), newc.S_IFREG | 0o755) for name in libraries]
-    members.append(newc.Member("sbin/mke2fs", program.resolve().read_bytes(), newc.S_IFREG | 0o755))
-    members.append(newc.Member("bin/disk-check", DISK_CHECK.read_bytes(), newc.S_IFREG | 0o755))
-    return members
+    found = [newc.Member(folder.lstrip("/"), mode=newc.S_IFDIR | 0o755) for folder in folders]
+    found += [newc.Member(name.lstrip("/"), Path(name).resolve().read_bytes(), newc.S_IFREG | 0o755) for name in libraries]
+    found.append(newc.Member("sbin/mke2fs", program.resolve().read_bytes(), newc.S_IFREG | 0o755))
+    found.append(newc.Member("bin/disk-check", DISK_CHECK.read_bytes(), newc.S_IFREG | 0o755))
+    return found

@@ -47,6 +47,9 @@ class Machine:
     memory_mib: int = 512
     cpus: int = 1
     icount: bool = False
+    skip_idle: bool = False
+    """With icount: no real time passes while every CPU halts; the clock goes on to the next timer."""
+
     iso: bool = False
     gdb: bool = False
     amd: bool = False
@@ -136,7 +139,7 @@ def _qemu(machine: Machine, media: Media, links: Links) -> list[str]:
     if links.gdb is not None:
         command += ["-gdb", f"unix:{_qemu_quoted(str(links.gdb))},server=on,wait=off", "-S"]
     if machine.icount:
-        command += ["-icount", "shift=0"]
+        command += ["-icount", "shift=0,sleep=off" if machine.skip_idle else "shift=0"]
     if machine.iso:
         command += ["-drive", f"file={_qemu_quoted(str(media.iso))},media=cdrom,format=raw", "-boot", "d"]
     else:

@@ -1,4 +1,4 @@
-"""The few ACPI tables Krait reads: MADT for interrupts, FADT for power-off. There is no AML interpreter.
+"""The few ACPI tables Krait reads: MADT for interrupts, FADT for power-off, HPET for its address. There is no AML interpreter.
 
 ACPI 6.5: 5.2.5 RSDP, 5.2.7 RSDT, 5.2.8 XSDT, 5.2.9 FADT, 5.2.12 MADT. Tables whose checksum is wrong are not believed.
 """
@@ -43,6 +43,7 @@ class Acpi:
 
     madt: u64  # 0: none
     fadt: u64
+    hpet: u64
     ioapic_base: u64
     ioapic_gsi: u32
     power_off_port: u16  # 0: not known how
@@ -59,6 +60,7 @@ def init() -> None:
         return
     acpi.madt = _find("APIC")
     acpi.fadt = _find("FACP")
+    acpi.hpet = _find("HPET")
     entry = _next_madt(0, MADT_IOAPIC)
     if entry != 0:  # the first: the one ISA interrupts are wired to on every PC
         acpi.ioapic_base = load_u32(entry + 4)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor.arch_x86 import acpi
+from hypervisor.arch_x86 import acpi, hpet
 from hypervisor.arch_x86.acpi import IsaInterrupt
 from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.boot_info import info
@@ -108,3 +108,38 @@ def test_damage_is_not_believed_and_nothing_beyond_the_tables_is_read(data: st.D
     acpi.isa_interrupt(4, IsaInterrupt())
     if memory[start + offset] != old and start == 0x1000 and not 4 <= offset < 8:
         assert acpi.acpi.madt == 0  # its checksum is wrong
+
+
+HPET_BASE = 0xFED0_0000
+
+
+def with_hpet(capabilities: int) -> bytearray:
+    """Tables that name an HPET, whose registers are mapped; the registers."""
+    memory = firmware(True)
+    body = struct.pack("<IBBBBQBHB", 0x8086_A201, 0, 64, 0, 0, HPET_BASE, 0, 0, 0)
+    hpet_table = table(b"HPET", body)
+    memory[0x3000:0x3000 + len(hpet_table)] = hpet_table
+    root = table(b"XSDT", struct.pack("<QQQ", BASE + 0x1800, BASE + 0x1000, BASE + 0x3000))
+    memory[0x100:0x100 + len(root)] = root
+    map_memory(BASE, memory)
+    registers = bytearray(0x400)
+    struct.pack_into("<Q", registers, hpet.CAPABILITIES, capabilities)
+    map_memory(HPET_BASE, registers)
+    return registers
+
+
+@pytest.mark.parametrize(("capabilities", "found"), [
+    (10_000_000 << 32 | 1 << 13, True), (10_000_000 << 32, False), (1 << 13, False), (100_000_001 << 32 | 1 << 13, False)])
+def test_an_hpet_counts_nanoseconds(capabilities: int, found: bool) -> None:
+    """One that counts in 32 bits, or names no period, is left alone."""
+    registers = with_hpet(capabilities)
+    try:
+        acpi.init()
+        hpet.init()
+        assert hpet.is_there() == found and registers[hpet.CONFIGURATION] == (1 if found else 0)
+        if found:
+            struct.pack_into("<Q", registers, hpet.MAIN_COUNTER, 6_000_000_000)
+            assert hpet.nanoseconds() == 60_000_000_000
+    finally:
+        unmap_memory(HPET_BASE)
+        clear(hpet.hpet)

@@ -121,6 +121,9 @@ def test_what_vmx_needs_is_set_for_real(vcpu: Vcpu, fields: dict[int, int]) -> N
     state.write_state(vcpu, wanted)
     assert fields[vmcs.GUEST_CR0] == 0x8000_0031 and fields[vmcs.CR0_SHADOW] == 0xE000_0011
     assert fields[vmcs.GUEST_CR4] == 0x2020 and fields[vmcs.CR4_SHADOW] == 0x20
+    wanted.cr4 = 0x4_0020  # OSXSAVE, which CPUID shows
+    state.write_state(vcpu, wanted)
+    assert vtx_vcpu.cr4(vcpu) == 0x4_0020
     assert fields[vmcs.GUEST_EFER] == 0x500 and fields[vmcs.ENTRY_CONTROLS] >> 9 & 1 == 1
     assert fields[vmcs.GUEST_ES_RIGHTS + 2 * TR] == 0x8B
     assert fields[vmcs.GUEST_ES_RIGHTS + 2 * LDTR] == fields[vmcs.GUEST_ES_RIGHTS + 2 * CS] == 0x10000

@@ -12,7 +12,7 @@ from hypervisor.arch_x86.state import TR, GuestState, Segment
 from hypervisor.arch_x86.vtx import vmcs
 from hypervisor.arch_x86.vtx.controls import ENTRY_IA32E_GUEST
 from hypervisor.arch_x86.vtx.current import use
-from hypervisor.arch_x86.vtx.vcpu import CR0_HOST_BITS, CR4_GUEST_BITS, load_msrs, save_msrs
+from hypervisor.arch_x86.vtx.vcpu import CR0_HOST_BITS, cr4, load_msrs, save_msrs
 from hypervisor.cpu import this_cpu
 from hypervisor.lang import array, u16, u32, u64
 from hypervisor.memory import guest_memory
@@ -55,7 +55,7 @@ def read_state(vcpu: Vcpu, state: GuestState) -> None:
     vcpu.regs.rflags = vmread(vmcs.GUEST_RFLAGS)
     state.cr0 = ((vmread(vmcs.GUEST_CR0) & ~CR0_HOST_BITS) | (vmread(vmcs.CR0_SHADOW) & CR0_HOST_BITS))
     state.cr3 = vmread(vmcs.GUEST_CR3)
-    state.cr4 = ((vmread(vmcs.GUEST_CR4) & CR4_GUEST_BITS) | (vmread(vmcs.CR4_SHADOW) & ~CR4_GUEST_BITS))
+    state.cr4 = cr4(vcpu)
     state.efer = vmread(vmcs.GUEST_EFER)
     state.pat = vmread(vmcs.GUEST_PAT)
     state.dr7 = vmread(vmcs.GUEST_DR7)

@@ -225,6 +225,6 @@ def cpl(vcpu: Vcpu) -> u64:
 
 
 def cr4(vcpu: Vcpu) -> u64:
-    """The guest's CR4, as far as it is the guest's to change without an exit."""
+    """The guest's CR4: its own bits from the register, the others as it wrote them."""
     use(vcpu)
-    return vmread(vmcs.GUEST_CR4) & CR4_GUEST_BITS
+    return (vmread(vmcs.GUEST_CR4) & CR4_GUEST_BITS) | (vmread(vmcs.CR4_SHADOW) & ~CR4_GUEST_BITS)
