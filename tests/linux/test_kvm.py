@@ -3,7 +3,6 @@
 import pytest
 
 from hypervisor import clock, msrs, steal_time
-from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.vm_exit import Cause
 from hypervisor.cpu import cpus
 from hypervisor.handlers import hlt, hypercall, rdmsr, wrmsr
@@ -11,6 +10,7 @@ from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import offsetof, sizeof
 from hypervisor.model import WORK_RESCHED, WORK_TLB, VcpuState
 from hypervisor.msrs import MsrValue
+from hypervisor.sched import policy
 from hypervisor.steal_time import StealTime
 from tests.linux.stock import PAGES, Stock
 
@@ -112,12 +112,12 @@ def test_a_kick_ends_a_halt_or_the_next_one(stock: Stock) -> None:
     assert call(stock, KICK_CPU, rcx=1) == call(stock, KICK_CPU, rcx=1 << 63) == 0
 
 
-def test_yielding_to_one_that_waits(stock: Stock) -> None:
+def test_yielding_asks_the_policy(stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(policy, "yield_to", lambda vcpu, wanted: asked.append(wanted.index) or bool(answers.pop()))
+    answers = [True, False]
     cpus[0].work = 0
-    machine.tsc_step = 0
-    assert call(stock, SCHED_YIELD, rbx=0) == call(stock, SCHED_YIELD, rbx=7) == 0
-    assert cpus[0].work & WORK_RESCHED == 0
-    stock.vcpu.waiting = True
-    assert call(stock, SCHED_YIELD, rbx=0) == 0
-    assert cpus[0].work & WORK_RESCHED
-    stock.vcpu.waiting = False
+    for expected in (False, True):
+        assert call(stock, SCHED_YIELD, rbx=0) == call(stock, SCHED_YIELD, rbx=7) == 0
+        assert bool(cpus[0].work & WORK_RESCHED) == expected
+    assert asked == [0, 0]
