@@ -8,7 +8,7 @@ from hypervisor.cpu import cpus
 from hypervisor.handlers import hlt, hypercall, rdmsr, wrmsr
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import offsetof, sizeof
-from hypervisor.model import WORK_RESCHED, WORK_TLB, VcpuState
+from hypervisor.model import WORK_RESCHED, WORK_TLB, Vcpu, VcpuState
 from hypervisor.msrs import MsrValue
 from hypervisor.sched import policy
 from hypervisor.steal_time import StealTime
@@ -114,8 +114,13 @@ def test_a_kick_ends_a_halt_or_the_next_one(stock: Stock) -> None:
 
 def test_yielding_asks_the_policy(stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(policy, "yield_to", lambda vcpu, wanted: asked.append(wanted.index) or bool(answers.pop()))
     answers = [True, False]
+
+    def yield_to(vcpu: Vcpu, wanted: Vcpu) -> bool:
+        asked.append(wanted.index)
+        return answers.pop()
+
+    monkeypatch.setattr(policy, "yield_to", yield_to)
     cpus[0].work = 0
     for expected in (False, True):
         assert call(stock, SCHED_YIELD, rbx=0) == call(stock, SCHED_YIELD, rbx=7) == 0
