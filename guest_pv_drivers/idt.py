@@ -8,7 +8,8 @@ CODE_SELECTOR: Final = 8  # in the GDT of start.S
 INTERRUPT_GATE: Final[u64] = 0x8E00  # present, DPL 0, 64-bit interrupt gate (IF is cleared)
 STUB_BYTES: Final = 16
 EVENT_VECTOR: Final = 32  # the hypervisor's events
-VECTORS: Final = 33
+APIC_VECTOR: Final = 33  # the local APIC's timer and IPIs
+VECTORS: Final = 34
 
 
 @struct(packed=True)
@@ -23,7 +24,7 @@ class TableRegister:
 class Idt:
     """Two words a gate."""
 
-    gates: Annotated[list[u64], 66]
+    gates: Annotated[list[u64], 68]
     register: TableRegister
 
 

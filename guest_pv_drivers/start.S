@@ -15,7 +15,7 @@ _start: lea     boot_stack_end(%rip), %rsp
         call    guest_pv_drivers_main__main
         ud2
 
-#define TRAP_VECTORS 33                 /* idt.VECTORS */
+#define TRAP_VECTORS 34                 /* idt.VECTORS */
 #define TRAP_HANDLER guest_pv_drivers_interrupts__enter
 #include "hypervisor/arch_x86/trap_stubs.h"
 

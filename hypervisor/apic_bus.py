@@ -220,15 +220,16 @@ def read_page(vcpu: Vcpu, offset: u32) -> u32:
     """A 32-bit read of the register page by the current vCPU."""
     vm = vcpu.vm
     assert vm is not None
-    sync_tpr(vcpu)
-    return lapic_registers.read_page(vcpu.lapic, offset, guest_time(vm))
+    if offset <= lapic.PPR:
+        sync_tpr(vcpu)
+    return lapic_registers.read_page(vcpu.lapic, offset, guest_time(vm) if offset == lapic.TIMER_CURRENT else 0)
 
 
 def write_page(vcpu: Vcpu, offset: u32, value: u32) -> None:
     """A 32-bit write to the register page by the current vCPU."""
     vm = vcpu.vm
     assert vm is not None
-    lapic_registers.write_page(vcpu.lapic, offset, value, guest_time(vm))
+    lapic_registers.write_page(vcpu.lapic, offset, value, guest_time(vm) if offset >= lapic.LVT_TIMER else 0)
     if vcpu.lapic.effects != 0:
         carry_out(vcpu)
 

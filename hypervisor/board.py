@@ -18,6 +18,7 @@ from hypervisor.memory.ledger import Use
 from hypervisor.model import TimerKind, Vcpu, Vm, VmState
 from hypervisor.status import Status
 
+NO_INTERRUPT: Final = 0x100  # no vector
 
 
 def create(vm: Vm) -> Status:
@@ -173,10 +174,12 @@ def set_line(vm: Vm, irq: u32, level: bool) -> None:
         settle(vm, p)
 
 
-def acknowledge(vcpu: Vcpu) -> u32:
-    """The vector of the interrupt that the vCPU takes; interrupt_pending was true."""
+def take_interrupt(vcpu: Vcpu) -> u32:
+    """The vector of the interrupt that the vCPU takes now, the 8259's first; NO_INTERRUPT: there is none."""
     if not pic_pending(vcpu):
         taken = lapic.pending(vcpu.lapic)
+        if taken == lapic.NO_VECTOR:
+            return NO_INTERRUPT
         lapic.acknowledge(vcpu.lapic, taken)
         return taken
     vm = vcpu.vm

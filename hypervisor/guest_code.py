@@ -25,15 +25,24 @@ def fetch(vcpu: Vcpu, target: Hva) -> u32:
     state = GuestState()
     mode = PagingMode()
     backend.read_state(vcpu, state)
-    mode.cr0 = state.cr0
-    mode.cr3 = state.cr3
-    mode.cr4 = state.cr4
-    mode.efer = state.efer
-    mode.rflags = vcpu.regs.rflags
-    linear: u64 = vcpu.regs.rip
-    if not is_long(state):
-        linear = wrap_u64(linear + state.segments[CS].base) & 0xFFFFFFFF
-    return guest_paging.fetch(owner, mode, linear, backend.cpl(vcpu) == 3, target, MOST)
+    paging_mode(vcpu, state, mode)
+    return guest_paging.fetch(owner, mode, linear_rip(vcpu, state), backend.cpl(vcpu) == 3, target, MOST)
+
+
+def paging_mode(vcpu: Vcpu, state: GuestState, to: PagingMode) -> None:
+    """What a walk of the guest's tables goes by; `state` has been read in this exit."""
+    to.cr0 = state.cr0
+    to.cr3 = state.cr3
+    to.cr4 = state.cr4
+    to.efer = state.efer
+    to.rflags = vcpu.regs.rflags
+
+
+def linear_rip(vcpu: Vcpu, state: GuestState) -> u64:
+    """The linear address of the instruction."""
+    if is_long(state):
+        return vcpu.regs.rip
+    return wrap_u64(vcpu.regs.rip + state.segments[CS].base) & 0xFFFFFFFF
 
 
 def is_long(state: GuestState) -> bool:

@@ -13,7 +13,7 @@ from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.decoder.instruction import size_mask
 from hypervisor.arch_x86.defs.cr import GP, PF
 from hypervisor.arch_x86.state import FS, GS, GuestState
-from hypervisor.guest_code import is_long
+from hypervisor.guest_code import is_long, paging_mode
 from hypervisor.lang import struct, u8, u32, u64, wrap_u64
 from hypervisor.memory import guest_memory, guest_paging
 from hypervisor.memory.guest_paging import PagingMode, Translation
@@ -89,11 +89,7 @@ def locate(vcpu: Vcpu, state: GuestState, linear: u64, write: bool, found: Trans
     vm = vcpu.vm
     assert vm is not None
     mode = PagingMode()
-    mode.cr0 = state.cr0
-    mode.cr3 = state.cr3
-    mode.cr4 = state.cr4
-    mode.efer = state.efer
-    mode.rflags = vcpu.regs.rflags
+    paging_mode(vcpu, state, mode)
     access: u32 = guest_paging.ACCESS_WRITE if write else guest_paging.ACCESS_READ
     if backend.cpl(vcpu) == 3:
         access = access | guest_paging.ACCESS_USER

@@ -88,9 +88,11 @@ def serve_devices(vcpu: Vcpu) -> None:
 
 def deliver_interrupt(vcpu: Vcpu) -> None:
     """The external interrupt of the highest priority, if the guest takes one now; a window if one stays pending."""
-    if interrupt_pending(vcpu) and backend.can_inject(vcpu):
+    waits = interrupt_pending(vcpu)
+    if waits and backend.can_inject(vcpu):
         backend.inject(vcpu, INFO_VALID | TYPE_INTERRUPT | take_interrupt(vcpu), 0)
-    backend.request_window(vcpu, interrupt_pending(vcpu))
+        waits = interrupt_pending(vcpu)
+    backend.request_window(vcpu, waits)
 
 
 def interrupt_pending(vcpu: Vcpu) -> bool:
@@ -110,7 +112,8 @@ def take_interrupt(vcpu: Vcpu) -> u32:
         vector: u32 = vcpu.reinject & 0xFF
         vcpu.reinject = 0
         return vector
-    if board.interrupt_pending(vcpu):
-        return board.acknowledge(vcpu)
+    taken = board.take_interrupt(vcpu)
+    if taken != board.NO_INTERRUPT:
+        return taken
     vcpu.event_interrupt = False
     return vcpu.event_vector

@@ -19,6 +19,7 @@ from hypervisor.model import Vcpu, Vm
 from hypervisor.virtio import msix_page
 
 PAGE_OFFSET: Final[u64] = 0xFFF
+FIRST: Final[u64] = ioapic.BASE  # of all devices
 
 
 def is_device(vm: Vm, gpa: u64) -> bool:

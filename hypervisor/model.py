@@ -13,6 +13,7 @@ from hypervisor.arch_x86.vm_exit import EXIT_CAUSES, VmExit
 from hypervisor.devices.lapic import Lapic
 from hypervisor.devices.platform import Platform
 from hypervisor.lang import i64, struct, u8, u32, u64
+from hypervisor.mmio_instruction import KNOWN, KnownInstruction
 from hypervisor.virtio.state import Devices
 
 MAX_CPUS: Final = 8
@@ -208,6 +209,8 @@ class Vcpu:
     misc_msr: Annotated[list[u64], 8]  # msrs.py says which
     mtrr: Annotated[list[u64], 28]  # mtrr.py says which
     lapic: Lapic
+    known_instructions: Annotated[list[KnownInstruction], KNOWN]  # mmio_known.py
+    known_next: u32  # place of the next one
 
 
 @struct

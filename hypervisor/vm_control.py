@@ -5,7 +5,7 @@ the pause, and KVM's clock tells a stock guest that it was stopped.
 """
 from typing import Final
 
-from hypervisor import clock, guest_console, log, msrs, timers, vm
+from hypervisor import apic_bus, clock, guest_console, log, msrs, timers, vm
 from hypervisor.addresses import Gpa
 from hypervisor.cpu import owe, this_cpu
 from hypervisor.devices import kvm_clock
@@ -28,6 +28,7 @@ def pause(machine: Vm) -> Status:
         if vcpu is not None:
             vcpu.timer_held = vcpu.timer.heap_index != 0
             timers.cancel(vcpu.timer)
+            timers.cancel(vcpu.apic_timer)
             if not vcpu.on_cpu:
                 policy.dequeue(vcpu)
     owe(WORK_RESCHED)  # one that is on the CPU leaves it when it has been charged
@@ -48,6 +49,7 @@ def resume(machine: Vm) -> Status:
         if vcpu is not None:
             if vcpu.timer_held:
                 timers.arm(this_cpu(), vcpu.timer, vcpu.timer.deadline + lost)
+            apic_bus.arm(vcpu)
             say_stopped(machine, vcpu)
             if vcpu.state == VcpuState.RUNNABLE and not vcpu.on_cpu:
                 wake.compete(machine, vcpu)

@@ -1,7 +1,7 @@
 """What one exit of each kind costs in TSC ticks (under `-icount shift=0`: instructions), loop included."""
 from typing import Final
 
-from guest_pv_drivers import command_line, hypercall, memory
+from guest_pv_drivers import apic, command_line, hypercall, memory
 from guest_pv_drivers.console import say
 from hypervisor.abi import HYPERCALL_BASE, Hypercall
 from hypervisor.arch_x86 import intrinsics
@@ -44,12 +44,31 @@ def bench_exits() -> u32:
     for _ in range(n):
         intrinsics.rdmsr(IA32_APIC_BASE)
     report("rdmsr", start, n)
+    bench_apic(n)
     first = memory.frames.count - n
     start = intrinsics.rdtsc()
     for frame in range(first, first + n):
         intrinsics.store_u64(frame * memory.PAGE_SIZE, 1)
     report("fresh_page", start, n)
     return 0
+
+
+def bench_apic(n: u64) -> None:
+    """Accesses to the local APIC's page, one by one, and IPIs to oneself from the write to ICR to behind the handler with its EOI."""
+    apic.enable()
+    start = intrinsics.rdtsc()
+    for _ in range(n):
+        apic.write(apic.TPR, 0)
+        apic.read(apic.TPR)
+    report("lapic_mmio", start, 2 * n)
+    before = apic.taken.count
+    intrinsics.sti()
+    start = intrinsics.rdtsc()
+    for _ in range(n):
+        apic.interrupt_self()
+    report("self_ipi", start, n)
+    intrinsics.cli()
+    assert apic.taken.count - before == n, "an interrupt was lost"
 
 
 def report(name: str, start: u64, n: u64) -> None:

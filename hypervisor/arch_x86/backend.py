@@ -5,6 +5,7 @@ only below svm/ and vtx/.
 """
 from typing import Final
 
+from hypervisor.arch_x86.code_key import CodeKey
 from hypervisor.arch_x86.redelivery import deliver_again
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.svm import check as svm_check
@@ -162,6 +163,21 @@ def load_page_pointers(vcpu: Vcpu, vm: Vm, cr3: u64) -> bool:
     VT-x alone: under SVM the CPU reads them when it walks (AMD APM vol. 2 rev. 3.42, 15.25.10).
     """
     return chosen.svm or vtx_state.load_pdptes(vcpu, vm, cr3)
+
+
+def code_key(vcpu: Vcpu, to: CodeKey) -> None:
+    """What the meaning of the bytes at RIP depends on. The vCPU is current."""
+    if chosen.svm:
+        svm_vcpu.code_key(vcpu, to)
+    else:
+        vtx_vcpu.code_key(vcpu, to)
+
+
+def has_code_key(vcpu: Vcpu, key: CodeKey) -> bool:
+    """Whether it is the same now."""
+    if chosen.svm:
+        return svm_vcpu.has_code_key(vcpu, key)
+    return vtx_vcpu.has_code_key(vcpu, key)
 
 
 def set_cr2(vcpu: Vcpu, value: u64) -> None:

@@ -1,7 +1,7 @@
 """Nested page fault (SVM #VMEXIT_NPF, VT-x EPT violation): the guest touched a guest-physical page that it may not use so."""
 from __future__ import annotations
 
-from hypervisor import crash, guest_code, mmio_devices, mmio_emulation
+from hypervisor import crash, guest_code, mmio_devices, mmio_emulation, mmio_known
 from hypervisor.abi import VM_KIND_PV
 from hypervisor.addresses import PAGE_SHIFT, Gfn
 from hypervisor.arch_x86 import backend
@@ -20,6 +20,8 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """RAM is backed with a zeroed frame (a stock system's: and what is around it) and the instruction runs again; anything else is a hole."""
     vm = vcpu.vm
     assert vm is not None
+    if exit.gpa >= mmio_devices.FIRST and mmio_devices.is_device(vm, exit.gpa) and not exit.is_fetch and not exit.in_page_walk:
+        return touch_device(vm, vcpu, exit)
     status = backing.back_for(vcpu, vm, Gfn(exit.gpa >> PAGE_SHIFT))
     if status == Status.OK:
         if vm.kind != VM_KIND_PV:
@@ -33,14 +35,22 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     return touch_hole(vm, vcpu, exit)
 
 
+def touch_device(vm: Vm, vcpu: Vcpu, exit: VmExit) -> Outcome:
+    """A register of a memory-mapped device."""
+    if vcpu.reinject == 0 and mmio_known.carry_out(vcpu, vm, exit):
+        return Outcome.SKIP
+    outcome = emulate(vcpu, exit)
+    if outcome == Outcome.SKIP:
+        mmio_known.learn(vcpu, vm)
+    return outcome
+
+
 def touch_hole(vm: Vm, vcpu: Vcpu, exit: VmExit) -> Outcome:
     """Not RAM. A PV guest knows its memory: it is stopped. A stock system probes: reads give ones, writes are dropped.
 
     A page of ones serves the reads from then on, as long as the VM's quota of tables lasts; everything else is emulated.
     """
     gfn = Gfn(exit.gpa >> PAGE_SHIFT)
-    if mmio_devices.is_device(vm, exit.gpa) and not exit.is_fetch and not exit.in_page_walk:
-        return emulate(vcpu, exit)
     if vm.kind == VM_KIND_PV or exit.is_fetch or exit.in_page_walk:
         vm.holes_touched += 1
         crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, beyond its {vm.memory_bytes >> 20} MiB,")

@@ -6,7 +6,7 @@ will), protection keys, the PDPTE registers of PAE paging (the tables in memory 
 """
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from hypervisor.addresses import PAGE_MASK, Gpa, Hva
 from hypervisor.arch_x86.defs.cr import (CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE)
@@ -65,7 +65,10 @@ class Walk:
     level: u32  # 0: its entries map 4 KiB
     rights: u64  # PTE_W and PTE_U if every entry so far has them
     no_execute: bool
-    entry: u64
+    depth: u32  # entries read
+    narrow: bool  # they are 32 bits wide
+    places: Annotated[list[u64], 5]  # guest-physical
+    entries: Annotated[list[u64], 5]
 
 
 walk: Final = Walk()
@@ -78,6 +81,7 @@ def translate(vm: Vm, mode: PagingMode, linear: u64, access: u32, result: Transl
     outside the VM's RAM. The address found may lie outside RAM.
     """
     if mode.cr0 & CR0_PG == 0:
+        walk.depth = 0
         result.gpa = Gpa(linear & LOW_32)
         return Status.OK
     if mode.efer & EFER_LMA != 0:
@@ -103,6 +107,8 @@ def canonical(linear: u64, bits: u32) -> bool:
 def _begin(mode: PagingMode) -> None:
     """Set out from CR3."""
     walk.rights = PTE_W | PTE_U
+    walk.depth = 0
+    walk.narrow = mode.cr4 & CR4_PAE == 0
     walk.no_execute = False
     if mode.cr4 & CR4_PAE == 0:
         walk.level = 1
@@ -113,6 +119,13 @@ def _begin(mode: PagingMode) -> None:
     else:
         walk.level = 4 if mode.cr4 & CR4_LA57 != 0 else 3
         walk.table = mode.cr3 & PTE_FRAME
+
+
+def _remember(place: Gpa, entry: u64) -> None:
+    """The walk has read this entry."""
+    walk.places[walk.depth] = place
+    walk.entries[walk.depth] = entry
+    walk.depth += 1
 
 
 def _code(mode: PagingMode, access: u32, bits: u32) -> u32:
@@ -136,6 +149,7 @@ def _walk_32(vm: Vm, mode: PagingMode, linear: u64, access: u32, result: Transla
         if not guest_memory.in_ram(vm, place, 4):
             return Status.BAD_ADDRESS
         entry: u64 = guest_memory.read_u32(vm, place)
+        _remember(place, entry)
         if entry & PTE_P == 0:
             return _fault(mode, access, 0, result)
         walk.rights = walk.rights & entry
@@ -161,6 +175,7 @@ def _walk_64(vm: Vm, mode: PagingMode, linear: u64, access: u32, result: Transla
         if not guest_memory.in_ram(vm, place, 8):
             return Status.BAD_ADDRESS
         entry = guest_memory.read_u64(vm, place)
+        _remember(place, entry)
         if entry & PTE_P == 0:
             return _fault(mode, access, 0, result)
         if _reserved(mode, long_mode, entry):

@@ -18,7 +18,7 @@ from tests.decoder.forms import Form, form
 from tests.decoder.native import NAMES, Native
 from tests.linux.stock import Stock
 
-HOLE, SOURCE = 0xFED0_0800, 0x10_0800
+HOLE, SOURCE = 0xFEB0_0800, 0x10_0800
 EFER_LONG = 0x500
 HALF = 0x800
 
@@ -138,7 +138,7 @@ def test_an_operand_half_in_ram(guest: Guest) -> None:
 def test_others_stop_the_vm(guest: Guest, code: str) -> None:
     outcome, after, _ = guest.run(bytes.fromhex(code), BEFORE)
     assert outcome == Outcome.STOP and after["rdi"] == HOLE
-    assert guest.reasons == ["touched 0xfed00800, where nothing is, with an instruction not decoded"]
+    assert guest.reasons == ["touched 0xfeb00800, where nothing is, with an instruction not decoded"]
 
 
 def test_an_event_delivered_into_a_hole_stops_the_vm(guest: Guest) -> None:

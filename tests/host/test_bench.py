@@ -10,7 +10,7 @@ CONSOLE = "".join(f"[bench] bench: {name} {count}\r\n" for count, name in enumer
 
 def test_the_lines_are_read_in_order() -> None:
     assert list(bench.read(f"krait: up\r\n{CONSOLE}krait: exit 0x10\r\n").items()) == [
-        ("hypercall", 100), ("cpuid", 101), ("out_emulated", 102), ("rdmsr", 103), ("fresh_page", 104)
+        ("hypercall", 100), ("cpuid", 101), ("out_emulated", 102), ("rdmsr", 103), ("lapic_mmio", 104), ("self_ipi", 105), ("fresh_page", 106)
     ]  # fmt: skip
 
 

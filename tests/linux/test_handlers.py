@@ -265,7 +265,7 @@ def test_a_key_wakes_a_halted_vcpu_by_its_interrupt_alone(stock: Stock) -> None:
     for port, value in ((UART + 4, 0x08), (UART + 1, 0x01)):
         access(stock, port, value=value)
     board.typed(stock.vm)
-    assert not blocked(stock) and board.acknowledge(stock.vcpu) == 0x34
+    assert not blocked(stock) and board.take_interrupt(stock.vcpu) == 0x34
 
 
 def real_mode(stock: Stock, code: bytes, rip: int = 0x500) -> None:

@@ -50,7 +50,7 @@ def test_ram_is_backed(world: World) -> None:
     assert fault(vcpu_of(vm), 99 * PAGE_SIZE) == Outcome.RESUME  # it came again: another vCPU was faster
 
 
-@pytest.mark.parametrize("gpa", [100 * PAGE_SIZE, 0xFEE0_0000, (1 << 48) - 1, 1 << 48, (1 << 52) - 1])
+@pytest.mark.parametrize("gpa", [100 * PAGE_SIZE, 0xFEB0_0000, (1 << 48) - 1, 1 << 48, (1 << 52) - 1])
 def test_a_pv_guest_is_stopped(world: World, gpa: int) -> None:
     vm = world.vm(100)
     vm.kind = VM_KIND_PV

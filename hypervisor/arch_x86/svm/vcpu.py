@@ -1,5 +1,6 @@
 """A vCPU's VMCB: made, made current, entered, flushed (AMD APM vol. 2 rev. 3.42, 15.5, 15.16, 15.25)."""
 from hypervisor.addresses import Hpa, hpa_of, hva_of
+from hypervisor.arch_x86.code_key import CodeKey
 from hypervisor.arch_x86.defs.cr import PAT_INIT
 from hypervisor.arch_x86.defs.svm import (NP_ENABLE, TLB_CONTROL_FLUSH_ALL, TLB_CONTROL_FLUSH_ASID,
                                           V_INTR_MASKING)
@@ -106,3 +107,22 @@ def cr4(vcpu: Vcpu) -> u64:
 def rflags(vcpu: Vcpu) -> u64:
     """The guest's RFLAGS."""
     return at(Vmcb, vcpu.backend_hva).rflags
+
+
+def code_key(vcpu: Vcpu, to: CodeKey) -> None:
+    """What the meaning of the bytes at RIP depends on."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    to.cr0 = vmcb.cr0
+    to.cr3 = vmcb.cr3
+    to.cr4 = vmcb.cr4
+    to.efer = vmcb.efer
+    to.code_base = vmcb.cs.base
+    to.data_base = vmcb.ds.base
+    to.code_attributes = vmcb.cs.attributes
+
+
+def has_code_key(vcpu: Vcpu, key: CodeKey) -> bool:
+    """Whether it is the same now."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    return (vmcb.cr3 == key.cr3 and vmcb.cr0 == key.cr0 and vmcb.cr4 == key.cr4 and vmcb.efer == key.efer
+            and vmcb.cs.attributes == key.code_attributes and vmcb.cs.base == key.code_base and vmcb.ds.base == key.data_base)

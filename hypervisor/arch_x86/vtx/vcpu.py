@@ -7,6 +7,8 @@ from hypervisor.arch_x86.defs.msr import CSTAR, EFER, IA32_PAT, KERNEL_GS_BASE, 
 from hypervisor.arch_x86.intrinsics import (invept, invvpid, load_u16, load_u64, rdmsr, read_cr0, read_cr2, read_cr3, read_cr4, read_cs,
                                             read_dr6, read_tr, sgdt, sidt, store_u32, vmclear, vmread, vmwrite, vtx_enter, write_cr2,
                                             write_dr6, wrmsr)
+from hypervisor.arch_x86.code_key import CodeKey
+from hypervisor.arch_x86.state import CS, DS
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.arch_x86.vtx import controls, vmcs
 from hypervisor.arch_x86.vtx.current import here, load, unload, use
@@ -228,3 +230,25 @@ def cr4(vcpu: Vcpu) -> u64:
     """The guest's CR4: its own bits from the register, the others as it wrote them."""
     use(vcpu)
     return (vmread(vmcs.GUEST_CR4) & CR4_GUEST_BITS) | (vmread(vmcs.CR4_SHADOW) & ~CR4_GUEST_BITS)
+
+
+def code_key(vcpu: Vcpu, to: CodeKey) -> None:
+    """What the meaning of the bytes at RIP depends on."""
+    use(vcpu)
+    to.cr0 = vmread(vmcs.GUEST_CR0)
+    to.cr3 = vmread(vmcs.GUEST_CR3)
+    to.cr4 = vmread(vmcs.GUEST_CR4)
+    to.efer = vmread(vmcs.GUEST_EFER)
+    to.code_base = vmread(vmcs.GUEST_ES_BASE + CS * vmcs.SEGMENT_STRIDE)
+    to.data_base = vmread(vmcs.GUEST_ES_BASE + DS * vmcs.SEGMENT_STRIDE)
+    to.code_attributes = u32(vmread(vmcs.GUEST_ES_RIGHTS + CS * vmcs.SEGMENT_STRIDE))
+
+
+def has_code_key(vcpu: Vcpu, key: CodeKey) -> bool:
+    """Whether it is the same now."""
+    use(vcpu)
+    return (vmread(vmcs.GUEST_CR3) == key.cr3 and vmread(vmcs.GUEST_CR0) == key.cr0 and vmread(vmcs.GUEST_CR4) == key.cr4
+            and vmread(vmcs.GUEST_EFER) == key.efer
+            and vmread(vmcs.GUEST_ES_RIGHTS + CS * vmcs.SEGMENT_STRIDE) == key.code_attributes
+            and vmread(vmcs.GUEST_ES_BASE + CS * vmcs.SEGMENT_STRIDE) == key.code_base
+            and vmread(vmcs.GUEST_ES_BASE + DS * vmcs.SEGMENT_STRIDE) == key.data_base)
