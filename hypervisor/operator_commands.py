@@ -13,7 +13,7 @@ from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 25
+COMMANDS: Final = 23
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
@@ -130,8 +130,6 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
     "policy",
     "clock",
     "stamps",
-    "clock",
-    "stamps",
     "ledger",
     "debug",
     "poweroff",
@@ -157,8 +155,6 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "policy [NAME]",
     "clock",
     "stamps on|off",
-    "clock",
-    "stamps on|off",
     "ledger",
     "debug crash KIND",
     "poweroff",
@@ -182,8 +178,6 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "what a VM gets at least if it wants it, in percent of a CPU",
     "bind a VM to CPUs such as 0,2-3; all: let it go",
     "who runs next: the policies, or another one",
-    "time since boot by TSC and HPET",
-    "the time before each line of a guest",
     "time since boot by TSC and HPET",
     "the time before each line of a guest",
     "check every frame of memory",
