@@ -7,7 +7,7 @@ from hypervisor import bundle
 from hypervisor.abi import (ABI_VERSION, BUNDLE_DISKS_MEMBER, DISK_READ_ONLY, DISKS_MAGIC, DiskConfig, DisksHeader,
                             RamDiskConfig)
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Hpa, Hva, hva_of
-from hypervisor.block import host_disk, virtual_disk
+from hypervisor.block import host_disk, overlay, virtual_disk
 from hypervisor.block.model import DISK_NAME_BYTES, MAX_PARTITIONS, SECTOR_SHIFT, HostDisk, disks
 from hypervisor.bundle import Member
 from hypervisor.console import say
@@ -145,6 +145,8 @@ def make(vm: Vm, host: HostDisk) -> bool:
     copy(disk.name, config.name)
     disk.read_only = config.flags & DISK_READ_ONLY != 0
     disk.can_discard = host.can_discard and not disk.read_only
+    if config.overlay_bytes != 0 and not overlay.create(disk, config.overlay_bytes):
+        return False
     disk.requests_limit.rate = config.requests_a_second
     disk.bytes_limit.rate = config.bytes_a_second
     return True

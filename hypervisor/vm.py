@@ -167,7 +167,7 @@ def reap_some() -> bool:
     if vm is None:
         return True
     if vm.state == VmState.REBOOTING:
-        if nested.empty_some(vm) and virtual_disk.quiet(vm):
+        if nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False):
             destroy_vcpus(vm)
             devices.destroy(vm)
             board.destroy(vm)
@@ -176,7 +176,7 @@ def reap_some() -> bool:
             table.emptied = vm
             pressure.frames_returned()
         return False
-    if not virtual_disk.quiet(vm) or not nested.destroy_some(vm):
+    if not virtual_disk.quiet(vm) or not virtual_disk.forget_some(vm, True) or not nested.destroy_some(vm):
         return False
     virtual_disk.destroy(vm)
     destroy_vcpus(vm)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor import clock, timers
-from hypervisor.block import completion, cutter, host_disk, limits, virtual_disk
+from hypervisor.block import completion, cutter, host_disk, limits, overlay, virtual_disk
 from hypervisor.block.host_disk import lowest_bit, release_transfer, take_transfer, transfer_of
 from hypervisor.block.model import (SECTOR_SHIFT, TRANSFERS_A_DISK, Completion, Direction, DiskState, HostDisk, Outcome, Request,
                                     Transfer, VirtualDisk, disks)
@@ -206,13 +206,32 @@ def start_next(host: HostDisk, disk: VirtualDisk, now: u64) -> None:
     if host.state == DiskState.FAILED:
         end_here(disk, head, Outcome.IO_ERROR)
         return
-    if head.direction == Direction.FLUSH and not host.can_flush:  # what was written is where it stays
+    if head.direction == Direction.FLUSH and (not host.can_flush or disk.overlay.root != 0):  # what was written is where it stays
         end_here(disk, head, Outcome.OK)
         return
+    most: u64 = head.sectors - head.started
+    if disk.overlay.root != 0:
+        if serve_here(host, disk, head, now):
+            return
+        most = overlay.unwritten(disk, head.sector + head.started, most)
     transfer = take_transfer(host)
-    cutter.fill(host, disk, transfer, head.sectors - head.started)
+    cutter.fill(host, disk, transfer, most)
     charge(host, disk, transfer.sectors << SECTOR_SHIFT if transfer.segment_count != 0 else 0, transfer.request_count, now)
     start_transfer(host, transfer, now)
+
+
+def serve_here(host: HostDisk, disk: VirtualDisk, head: Request, now: u64) -> bool:
+    """Do the next part of a request in the disk's overlay; False: it wants the host disk."""
+    before: u64 = head.started
+    status = overlay.serve(disk, head)
+    if status == Status.NOT_FOUND:
+        return False
+    charge(host, disk, head.started - before << SECTOR_SHIFT, 1 if before == 0 else 0, now)
+    if status == Status.NO_MEMORY:
+        end_here(disk, head, Outcome.IO_ERROR)
+    elif head.started == head.sectors:
+        end_here(disk, head, head.outcome)
+    return True
 
 
 def start_transfer(host: HostDisk, transfer: Transfer, now: u64) -> None:

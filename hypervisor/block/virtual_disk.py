@@ -13,6 +13,7 @@ from typing import Final
 
 from hypervisor import clock
 from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Hfn, Hpa, Hva, hpa_of, hva_of
+from hypervisor.block import overlay
 from hypervisor.block.model import (DISKS_A_VM, MAX_REQUEST_SECTORS, MAX_SEGMENTS, MAX_VIRTUAL_DISKS,
                                     REQUESTS_A_DISK, SECTOR, SECTOR_SHIFT, Completion, Direction, HostDisk, Outcome, Request,
                                     VirtualDisk, disks)
@@ -258,11 +259,23 @@ def quiet(vm: Vm) -> bool:
     return True
 
 
+def forget_some(vm: Vm, all_of_it: bool) -> bool:
+    """Drop a bounded part of what the VM's overlays hold, of those that `undo` named or of all; True: nothing of it is left. The VM
+    is quiet."""
+    for disk in disks.virtual:
+        if disk is not None and disk.vm == vm and (all_of_it or disk.overlay.forget):
+            if not overlay.forget_some(disk):
+                return False
+            disk.overlay.forget = False
+    return True
+
+
 def destroy(vm: Vm) -> None:
-    """Give back the disks of a VM that is gone and quiet."""
+    """Give back the disks of a VM that is gone and quiet, after forget_some."""
     for i in range(MAX_VIRTUAL_DISKS):
         disk = disks.virtual[i]
         if disk is not None and disk.vm == vm:
+            overlay.drop(disk)
             destroy_disk(disk)
             vm.overhead_frames -= DISK_PAGES + REQUEST_PAGES
 
