@@ -17,7 +17,6 @@ CPUID_KRAIT_FEATURES: Final = 0x40004B01  # EAX: ABI_VERSION, EBX: FEATURE_* bit
 FEATURE_CONSOLE: Final = 1
 FEATURE_EVENTS: Final = 2
 FEATURE_MEMORY: Final = 4  # mem_release, mem_populate, page_state, pressure event
-FEATURE_DEVICES: Final = 8  # this VM has a PCI bus with virtio devices, and EVENT_DEVICE
 
 HYPERCALL_BASE: Final = 0x4B000000
 

@@ -1,8 +1,12 @@
 """Virtio devices of guests: Linux's own drivers, disks in memory behind them."""
 
+import re
+
 from krait.machine import Machine
 from qemu_tests.conftest import Boot
 from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
+
+RINGS = 2000
 
 SCRATCH = {"name": "scratch", "bus": "memory", "size": "24MiB"}
 
@@ -22,3 +26,18 @@ def test_a_file_system_outlives_a_reboot(machine: Machine, boot: Boot) -> None:
     console.expect_line("tux", "disk-check: ok, 60 files", BOOT_SECONDS)
     console.expect_line("tux", rf" +\d+: +[1-9]\d* +{interrupt}")
     console.wait_end()
+
+
+def test_pv_guests_use_disks_beside_a_hostile_one(machine: Machine, boot: Boot) -> None:
+    """The PV driver writes, flushes, reboots and compares; a neighbour on the same host disk offers broken rings, and lives."""
+    mallory = {"name": "mallory", "kind": "pv", "memory": "16MiB", "workload": "disk-fuzz", "cmdline": f"count={RINGS} seed=42"}
+    ada = {"name": "ada", "kind": "pv", "memory": "16MiB", "workload": "disk"}
+    end = boot(
+        machine,
+        vms=[{**mallory, "disk": [{"disk": "scratch", "size": "4MiB"}]}, {**ada, "disk": [{"disk": "scratch", "start": "4MiB"}]}],
+        disks=[SCRATCH],
+    ).wait_end(BOOT_SECONDS)
+    assert "[ada] disk ok: 5119 blocks are as they were written" in end.text
+    said = re.search(rf"\[mallory\] fuzz ok: (\d+) of {RINGS} rings broke the device, (\d+) did not", end.text)
+    assert said is not None and int(said[1]) > RINGS // 2 and int(said[2]) > RINGS // 10
+    assert end.text.count("virtio device 1 stands still") == 4  # and no more lines
