@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor import clock, timers
+from hypervisor import clock, pv_eoi, timers
 from hypervisor.arch_x86 import backend
 from hypervisor.cpu import owe, this_cpu
 from hypervisor.devices import ioapic, lapic, lapic_registers, lapic_timer
@@ -24,6 +24,7 @@ MSI_ADDRESS: Final[u64] = 0xFEE0_0000  # SDM vol. 3A, 11.11.1
 MSI_ADDRESS_MASK: Final[u64] = 0xFFFF_FFFF_FFF0_0000
 MSI_REDIRECTION: Final[u64] = 1 << 3
 MSI_LOGICAL: Final[u64] = 1 << 2
+X2APIC_EOI: Final = lapic_registers.X2APIC_FIRST + lapic.EOI // 16
 SHORTHAND_SELF: Final = 1
 SHORTHAND_OTHERS: Final = 3
 DEADLINE_MOST: Final[u64] = 1 << 62  # TSC ticks ahead: never
@@ -202,6 +203,7 @@ def read_msr(vcpu: Vcpu, msr: u32, found: RegisterValue) -> bool:
     """RDMSR of an x2APIC register by the current vCPU; False: #GP."""
     vm = vcpu.vm
     assert vm is not None
+    pv_eoi.sync(vcpu)
     sync_tpr(vcpu)
     return lapic_registers.read_msr(vcpu.lapic, msr, guest_time(vm), found)
 
@@ -210,6 +212,8 @@ def write_msr(vcpu: Vcpu, msr: u32, value: u64) -> bool:
     """WRMSR to an x2APIC register by the current vCPU; False: #GP."""
     vm = vcpu.vm
     assert vm is not None
+    if msr == X2APIC_EOI:
+        pv_eoi.sync(vcpu)
     done = lapic_registers.write_msr(vcpu.lapic, msr, value, guest_time(vm))
     if vcpu.lapic.effects != 0:
         carry_out(vcpu)
@@ -220,6 +224,7 @@ def read_page(vcpu: Vcpu, offset: u32) -> u32:
     """A 32-bit read of the register page by the current vCPU."""
     vm = vcpu.vm
     assert vm is not None
+    pv_eoi.sync(vcpu)
     if offset <= lapic.PPR:
         sync_tpr(vcpu)
     return lapic_registers.read_page(vcpu.lapic, offset, guest_time(vm) if offset == lapic.TIMER_CURRENT else 0)
@@ -229,6 +234,8 @@ def write_page(vcpu: Vcpu, offset: u32, value: u32) -> None:
     """A 32-bit write to the register page by the current vCPU."""
     vm = vcpu.vm
     assert vm is not None
+    if offset == lapic.EOI:
+        pv_eoi.sync(vcpu)
     lapic_registers.write_page(vcpu.lapic, offset, value, guest_time(vm) if offset >= lapic.LVT_TIMER else 0)
     if vcpu.lapic.effects != 0:
         carry_out(vcpu)

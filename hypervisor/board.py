@@ -1,7 +1,7 @@
 """What connects the devices of a VM (devices/platform.py, pure) to time, timers, console and the VM's life."""
 from typing import Final
 
-from hypervisor import apic_bus, clock, guest_console, log, reboot, timers
+from hypervisor import apic_bus, clock, guest_console, log, pv_eoi, reboot, timers
 from hypervisor.abi import EVENT_CONSOLE
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import wall_clock
@@ -181,6 +181,7 @@ def take_interrupt(vcpu: Vcpu) -> u32:
         if taken == lapic.NO_VECTOR:
             return NO_INTERRUPT
         lapic.acknowledge(vcpu.lapic, taken)
+        pv_eoi.offer(vcpu)
         return taken
     vm = vcpu.vm
     assert vm is not None

@@ -4,7 +4,7 @@ Restartable: what cannot be handed over yet stays pending.
 """
 from typing import Final
 
-from hypervisor import apic_bus, board, event_delivery, vcpu_startup
+from hypervisor import apic_bus, board, event_delivery, pv_eoi, vcpu_startup
 from hypervisor.arch_x86 import backend
 from hypervisor.cpu import owe
 from hypervisor.lang import u32
@@ -46,6 +46,7 @@ def deliver(vcpu: Vcpu) -> None:
     if (apic.init or apic.startup) and not vcpu_startup.take(vcpu):
         return
     event_delivery.publish(vcpu)
+    pv_eoi.sync(vcpu)
     board.advance(vcpu)
     serve_devices(vcpu)
     if apic.requests != 0 or vcpu.tpr_watched != 0:

@@ -204,6 +204,8 @@ class Vcpu:
     exit: VmExit  # the latest
     # Linux guests
     steal_msr: u64  # steal_time.py
+    pv_eoi_msr: u64  # pv_eoi.py
+    pv_eoi_offered: bool  # the guest may have cleared the bit there in place of its EOI
     poll_control: u64  # the inverse of the MSR, which is 1 at first (msrs.py)
     kicked: bool  # hypercalls/kvm.py: its next HLT does not sleep
     misc_msr: Annotated[list[u64], 8]  # msrs.py says which

@@ -17,6 +17,7 @@
 | SYSCFG, HWCR, NB_CFG, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
 | KVM clock: 11, 12, 4B564D00, 4B564D01 | last value | devices/kvm_clock.py, handlers/wrmsr.py |
 | KVM steal time: 4B564D03 | last value | steal_time.py |
+| KVM PV EOI: 4B564D04 | last value | pv_eoi.py |
 | KVM poll control: 4B564D05 | last value, 1 at first | 0 or 1, without effect: HLT always exits, and nobody polls on its behalf |
 
 Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them),
@@ -91,6 +92,8 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
             found.value = vcpu.misc_msr[WALL_CLOCK_SLOT]
         case defs.KVM_SYSTEM_TIME | defs.KVM_SYSTEM_TIME_NEW:
             found.value = vcpu.misc_msr[SYSTEM_TIME_SLOT]
+        case defs.KVM_PV_EOI:
+            found.value = vcpu.pv_eoi_msr
         case defs.KVM_STEAL_TIME:
             found.value = vcpu.steal_msr
         case defs.KVM_POLL_CONTROL:

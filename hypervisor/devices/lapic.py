@@ -275,6 +275,11 @@ def acknowledge(lapic: Lapic, vector: u32) -> None:
     update_ppr(lapic)
 
 
+def is_level(lapic: Lapic, vector: u32) -> bool:
+    """Whether the interrupt came from a level: its EOI is for the I/O APIC too."""
+    return lapic.tmr[vector >> 5 & 7] >> (vector & 31) & 1 != 0
+
+
 def end_of_interrupt(lapic: Lapic) -> None:
     """EOI; without one in service nothing happens."""
     vector = lapic.in_service

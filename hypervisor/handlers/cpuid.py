@@ -29,10 +29,10 @@ KVM_FEATURES: Final = 0x40000001
 KVM_EBX: Final[u32] = 0x4B4D564B  # "KVMKVMKVM"
 KVM_ECX: Final[u32] = 0x564B4D56
 KVM_EDX: Final[u32] = 0x4D
-# Linux Documentation/virt/kvm/x86/cpuid.rst (6.1): CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, STEAL_TIME, POLL_CONTROL,
-# CLOCKSOURCE_STABLE; for VMs of several vCPUs PV_UNHALT, PV_TLB_FLUSH, PV_SCHED_YIELD too
-KVM_FEATURE_BITS: Final[u32] = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 24
-KVM_SMP_FEATURE_BITS: Final[u32] = 1 << 7 | 1 << 9 | 1 << 13
+# Linux Documentation/virt/kvm/x86/cpuid.rst (6.1): CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, STEAL_TIME, PV_EOI,
+# POLL_CONTROL, CLOCKSOURCE_STABLE; for VMs of several vCPUs PV_UNHALT, PV_TLB_FLUSH, PV_SEND_IPI, PV_SCHED_YIELD too
+KVM_FEATURE_BITS: Final[u32] = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 12 | 1 << 24
+KVM_SMP_FEATURE_BITS: Final[u32] = 1 << 7 | 1 << 9 | 1 << 11 | 1 << 13
 KRAIT_EBX: Final[u32] = 0x6961724B  # "KraitKraitKr"
 KRAIT_ECX: Final[u32] = 0x61724B74
 KRAIT_EDX: Final[u32] = 0x724B7469

@@ -1,5 +1,5 @@
 """HLT: the vCPU sleeps until an event. A stock system all of whose vCPUs halt with interrupts off has ended: nothing can wake it."""
-from hypervisor import apic_bus, board
+from hypervisor import apic_bus, board, pv_eoi
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import RFLAGS_IF
 from hypervisor.arch_x86.vm_exit import VmExit
@@ -15,6 +15,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     if vcpu.kicked:
         vcpu.kicked = False
         return Outcome.SKIP
+    pv_eoi.sync(vcpu)
     if vcpu.lapic.requests != 0:
         apic_bus.sync_tpr(vcpu)
     if vm.platform is not None:

@@ -1,5 +1,5 @@
 """WRMSR to a register that is not passed through."""
-from hypervisor import apic_bus, clock, inject, msrs, steal_time
+from hypervisor import apic_bus, clock, inject, msrs, pv_eoi, steal_time
 from hypervisor.addresses import Gpa, Hva
 from hypervisor.arch_x86.defs import msr as defs
 from hypervisor.arch_x86.defs.cr import GP
@@ -24,6 +24,8 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
         status = write_wall_clock(vcpu, value)
     elif msr in (defs.KVM_SYSTEM_TIME, defs.KVM_SYSTEM_TIME_NEW):
         status = write_system_time(vcpu, value)
+    elif msr == defs.KVM_PV_EOI:
+        status = pv_eoi.write(vcpu, value) if has_platform(vcpu) else Status.BAD_ARGUMENT
     elif msr == defs.KVM_STEAL_TIME:
         status = steal_time.write(vcpu, value) if has_platform(vcpu) else Status.BAD_ARGUMENT
     elif not msrs.write(vcpu, msr, value):

@@ -7,13 +7,17 @@ RSI, result in RAX. An APIC ID is the number of a vCPU.
 |---|---|---|
 | 1 | VAPIC_POLL_IRQ | nothing: an exit, so that an interrupt that waits comes in |
 | 5 | KICK_CPU (flags, APIC ID) | that vCPU goes on behind its HLT, or does not sleep at its next one |
+| 10 | SEND_IPI (128 bits, low half, high half; first APIC ID; ICR) | to each vCPU whose bit is set, fixed or NMI; answers how many took it |
 | 11 | SCHED_YIELD (APIC ID) | the caller gives way if that vCPU waits for a CPU |
 """
 from enum import IntEnum
 from typing import Final
 
+from hypervisor import apic_bus
 from hypervisor.arch_x86 import backend
 from hypervisor.cpu import owe
+from hypervisor.devices import lapic
+from hypervisor.devices.lapic import Message
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.hypercalls.answer import result
 from hypervisor.lang import u32, u64, wrap_u64
@@ -22,7 +26,9 @@ from hypervisor.sched import policy
 from hypervisor.sched.wake import wake
 
 EPERM: Final = 1
+EINVAL: Final = 22
 ENOSYS: Final = 1000
+ICR_DESTINATION: Final = 0xC_0800  # shorthand and logical mode
 
 
 class Call(IntEnum):
@@ -30,6 +36,7 @@ class Call(IntEnum):
 
     VAPIC_POLL_IRQ = 1
     KICK_CPU = 5
+    SEND_IPI = 10
     SCHED_YIELD = 11
 
 
@@ -42,6 +49,8 @@ def handle(vcpu: Vcpu) -> Outcome:
             pass
         case Call.KICK_CPU:
             kick(vcpu, vcpu.regs.rcx)
+        case Call.SEND_IPI:
+            return send_ipi(vcpu)
         case Call.SCHED_YIELD:
             yield_to(vcpu, vcpu.regs.rbx)
         case _:
@@ -71,6 +80,30 @@ def kick(vcpu: Vcpu, apic_id: u64) -> None:
         wake(kicked)
     else:
         kicked.kicked = True
+
+
+def send_ipi(vcpu: Vcpu) -> Outcome:
+    """Bit n of RCX:RBX is the vCPU with the APIC ID RDX + n; RSI has ICR's vector and mode, and no destination."""
+    regs = vcpu.regs
+    icr = u32(regs.rsi)
+    mode: u32 = icr >> 8 & 7
+    if icr & ICR_DESTINATION != 0 or mode not in (lapic.MODE_FIXED, lapic.MODE_NMI):
+        return refuse(vcpu, EINVAL)
+    message = Message()
+    message.mode = mode
+    message.vector = icr & 0xFF
+    taken: u64 = 0
+    for half in range(2):
+        bits: u64 = regs.rcx if half == 1 else regs.rbx
+        first = wrap_u64(u32(regs.rdx) + 64 * half)
+        while bits != 0:
+            if bits & 1 != 0:
+                member = other(vcpu, first)
+                if member is not None and apic_bus.arrive(member, message):
+                    taken += 1
+            bits = bits >> 1
+            first += 1
+    return result(vcpu, taken)
 
 
 def yield_to(vcpu: Vcpu, apic_id: u64) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from hypervisor import clock, msrs, steal_time
+from hypervisor import apic_bus, board, clock, inject, msrs, pv_eoi, steal_time
 from hypervisor.arch_x86.vm_exit import Cause
 from hypervisor.cpu import cpus
+from hypervisor.devices import lapic
+from hypervisor.devices.lapic import Lapic
 from hypervisor.handlers import hlt, hypercall, rdmsr, wrmsr
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import offsetof, sizeof
@@ -16,6 +18,8 @@ from tests.linux.stock import PAGES, Stock
 
 STEAL, POLL = 0x4B564D03, 0x4B564D05
 AREA = 0x5FC0
+PV_EOI, EOI_WORD = 0x4B564D04, 0x6004
+VECTOR = 0x41
 KICK_CPU, SEND_IPI, SCHED_YIELD = 5, 10, 11
 EPERM, ENOSYS = (1 << 64) - 1, (1 << 64) - 1000
 
@@ -80,11 +84,67 @@ def test_a_preempted_vcpu_drops_translations_when_asked(stock: Stock, told: int)
     assert field(stock, "preempted", 1) == 0
 
 
+def enabled(stock: Stock) -> Lapic:
+    """The local APIC, switched on, with PV EOI; nothing in service."""
+    lapic.reset(stock.vcpu.lapic, 0, True)
+    stock.put(EOI_WORD, bytes(4))
+    assert write(stock, PV_EOI, EOI_WORD | 1) == Outcome.SKIP
+    return stock.vcpu.lapic
+
+
+def test_an_interrupt_with_nothing_behind_it_needs_no_eoi(stock: Stock) -> None:
+    apic = enabled(stock)
+    lapic.accept(apic, VECTOR, False)
+    assert board.take_interrupt(stock.vcpu) == VECTOR and stock.number_at(EOI_WORD, 4) == 1
+    stock.put(EOI_WORD, bytes(4))  # the guest's way to say EOI
+    pv_eoi.sync(stock.vcpu)
+    assert apic.in_service == lapic.NO_VECTOR and not stock.vcpu.pv_eoi_offered
+
+
+def test_the_offer_is_taken_back_when_another_interrupt_comes(stock: Stock) -> None:
+    """Else the guest's EOI would not be seen, and the one of lower priority would wait."""
+    apic = enabled(stock)
+    lapic.accept(apic, VECTOR, False)
+    board.take_interrupt(stock.vcpu)
+    lapic.accept(apic, VECTOR - 0x10, False)
+    inject.deliver(stock.vcpu)
+    assert stock.number_at(EOI_WORD, 4) == 0 and apic.in_service == VECTOR
+    apic_bus.write_page(stock.vcpu, lapic.EOI, 0)
+    assert board.take_interrupt(stock.vcpu) == VECTOR - 0x10 and stock.number_at(EOI_WORD, 4) == 1
+    apic_bus.write_page(stock.vcpu, lapic.EOI, 0)  # a guest that ignores the bit
+    assert stock.number_at(EOI_WORD, 4) == 0 and apic.in_service == lapic.NO_VECTOR
+
+
+@pytest.mark.parametrize(("level", "behind"), [(True, False), (False, True)])
+def test_no_offer_where_the_eoi_is_waited_for(stock: Stock, level: bool, behind: bool) -> None:
+    apic = enabled(stock)
+    lapic.accept(apic, VECTOR, level)
+    if behind:
+        lapic.accept(apic, VECTOR - 0x10, False)
+    assert board.take_interrupt(stock.vcpu) == VECTOR and stock.number_at(EOI_WORD, 4) == 0
+
+
+def test_ipis_by_a_call(stock: Stock) -> None:
+    """The VM has one vCPU: bits of others are not counted; logical mode, shorthands and odd modes are refused."""
+    apic = enabled(stock)
+    regs = stock.vcpu.regs
+    for rdx, bits, taken in ((0, 0b1, 1), (0, 0b110, 0), (1, 0b1, 0), (0xFFFF_FFFF, 0b10, 0)):
+        regs.rsi, regs.rdx = VECTOR, rdx
+        assert call(stock, SEND_IPI, rbx=bits) == taken
+    assert lapic.request(apic) == VECTOR
+    for icr in (VECTOR | 1 << 11, VECTOR | 1 << 18, VECTOR | 5 << 8):
+        regs.rsi, regs.rdx = icr, 0
+        assert call(stock, SEND_IPI, rbx=1) == (1 << 64) - 22
+    regs.rsi, regs.rdx = 4 << 8, 0
+    assert call(stock, SEND_IPI, rbx=1) == 1 and apic.nmi
+
+
 @pytest.mark.parametrize(("msr", "value"), [
+    (PV_EOI, EOI_WORD | 3), (PV_EOI, PAGES * 4096 | 1),
     (STEAL, AREA | 3), (STEAL, AREA | 0x21), (STEAL, PAGES * 4096 | 1), (STEAL, (1 << 63) | 1), (POLL, 2), (POLL, 1 << 32)])
 def test_what_these_registers_do_not_take(stock: Stock, msr: int, value: int) -> None:
     assert write(stock, msr, value) == Outcome.RESUME and stock.took_general_protection()
-    assert stock.vcpu.steal_msr == 0
+    assert stock.vcpu.steal_msr == stock.vcpu.pv_eoi_msr == 0
 
 
 def test_poll_control_is_one_at_first(stock: Stock) -> None:
