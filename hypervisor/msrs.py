@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Model-specific registers of guests (SDM vol. 4, APM vol. 2 appendix A). What is not listed raises #GP(0), as on a CPU without it.
 
 | register | read | write |
@@ -22,6 +23,10 @@
 
 Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them),
 performance counters, those of VMX and SVM, thermal and power.
+=======
+"""Model-specific registers of guests (SDM vol. 4, APM vol. 2 appendix A). What is not named here raises #GP(0), as on a CPU
+without it. docs/cpu-policy.md lists them all, with the reasons; tests/test_cpu_policy.py holds both together.
+>>>>>>> 9aef344 (Write down what guests see of the CPU, each line held against the code and against booted guests; hide CNXT-ID, SDBG, xTPR, PSN)
 """
 from typing import Final
 

@@ -13,6 +13,7 @@ from qemu_tests.harness import End, VmTable
 from qemu_tests.test_linux import linux, run
 from qemu_tests.test_multiboot import MODES, multiboot
 from qemu_tests.test_pv_guests import lines, pv
+from tests import cpu_policy
 from tests.hostile import build
 from tests.multiboot import guests
 
@@ -116,3 +117,14 @@ def test_sixteen_guests_of_three_kinds_and_hostile_ones(machine: Machine, boot: 
         assert lines(end, f"modes{number}")[1:] == [*MODES, "halting"]
     assert "[tux] exact" in end.text and "result: vm 'tux' ended with code 0" in end.text
     check_hostile(end, machine.emulator == "qemu")
+
+
+def test_every_msr(machine: Machine, boot: Boot) -> None:
+    """A guest reads and writes all 25,088 numbers of the architectural ranges: what answers is what docs/cpu-policy.md lists."""
+    end = boot(machine, vms=[hostile("m-msrs", "msrs", small=True), pv("good", "memory-write", "ms=200")], debug=False).wait_end()
+    said = [re.fullmatch(r"msr 0x(\w+) ([01])([01])", line) for line in lines(end, "m-msrs")[:-1]]
+    found = {int(line[1], 16): ("r" if line[2] == "1" else "") + ("w" if line[3] == "1" else "") for line in said if line is not None}
+    vendor = "AMD" if machine.emulator == "qemu" else "Intel"
+    assert found == {msr: row.can for msr, row in cpu_policy.msrs().items() if row.vendor in ("both", vendor)}
+    assert lines(end, "m-msrs")[-1] == "25088 MSRs tried"
+    assert lines(end, "good")[0].startswith("memory ok")
