@@ -1,32 +1,5 @@
-<<<<<<< HEAD
-"""Model-specific registers of guests (SDM vol. 4, APM vol. 2 appendix A). What is not listed raises #GP(0), as on a CPU without it.
-
-| register | read | write |
-|---|---|---|
-| FS, GS, KERNEL_GS base, STAR and its kin, SYSENTER | does not exit: the world switch carries them | does not exit |
-| TIME_STAMP_COUNTER | the guest's TSC | #GP: the offset of a VM never changes |
-| APIC_BASE, 800-83F (x2APIC), TSC_DEADLINE | devices/lapic.py, lapic_timer.py | the same |
-| PLATFORM_ID | 0 | #GP |
-| FEATURE_CONTROL | locked, VMX off | #GP |
-| BIOS_SIGN_ID (microcode) | a constant that claims no fix | dropped: Linux writes 0 before it reads |
-| MTRRCAP, MTRRs | stored; at first all memory is write-back | checked, stored, never obeyed (mtrr.py) |
-| MISC_ENABLE | fast strings; no BTS, no PEBS | dropped |
-| DEBUGCTL, MCG_STATUS | 0 | 0 only |
-| MCG_CAP | 0: machine-check architecture without banks; the host's machine checks never reach a guest | #GP |
-| PAT, EFER | the guest's | checked, obeyed; EFER: SCE, LME while paging is off, NXE |
-| TSC_AUX | the guest's | switched with the vCPU |
-| SYSCFG, HWCR, NB_CFG, DE_CFG (AMD) | stored; HWCR.TscFreqSel, DE_CFG.LfenceSerialize read 1 | stored, without effect |
-| KVM clock: 11, 12, 4B564D00, 4B564D01 | last value | devices/kvm_clock.py, handlers/wrmsr.py |
-| KVM steal time: 4B564D03 | last value | steal_time.py |
-| KVM PV EOI: 4B564D04 | last value | pv_eoi.py |
-| KVM poll control: 4B564D05 | last value, 1 at first | 0 or 1, without effect: HLT always exits, and nobody polls on its behalf |
-
-Hidden on purpose: TSC_ADJUST, SPEC_CTRL, PRED_CMD, ARCH_CAPABILITIES, XSS (not switched; CPUID hides them),
-performance counters, those of VMX and SVM, thermal and power.
-=======
 """Model-specific registers of guests (SDM vol. 4, APM vol. 2 appendix A). What is not named here raises #GP(0), as on a CPU
 without it. docs/cpu-policy.md lists them all, with the reasons; tests/test_cpu_policy.py holds both together.
->>>>>>> 9aef344 (Write down what guests see of the CPU, each line held against the code and against booted guests; hide CNXT-ID, SDBG, xTPR, PSN)
 """
 from typing import Final
 
