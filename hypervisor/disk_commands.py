@@ -4,10 +4,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from hypervisor import clock, text, vm
+from hypervisor import operator_vm_commands as vm_commands
 from hypervisor.block import disk_test, host_disk, virtual_disk
 from hypervisor.block.model import Direction, HostDisk, VirtualDisk, disks
 from hypervisor.console import say
-from hypervisor.lang import address, char_at, text_at, u64
+from hypervisor.lang import address, char_at, text_at, u32, u64
 
 STATE_NAMES: Final[Annotated[list[str], 3]] = ["ok", "reset", "failed"]
 
@@ -50,6 +51,21 @@ def show_virtual(disk: VirtualDisk) -> None:
     say(f"  {name:<12} {virtual_disk.name(disk):<12} {host_disk.name(host):<9} {disk.first >> 11:8} {disk.sectors >> 11:6} "
         f"{mode:>11} {counts.requests[Direction.READ]:9} {counts.requests[Direction.WRITE]:9} "
         f"{counts.sectors[Direction.READ] >> 1:10} {counts.sectors[Direction.WRITE] >> 1:10} {counts.errors:6} {mean:8}")
+
+
+def undo(arguments: u64) -> None:
+    """undo NAME"""
+    machine = vm_commands.named(arguments)
+    if machine is None:
+        return
+    count: u32 = 0
+    for disk in disks.virtual:
+        if disk is not None and disk.vm == machine and disk.overlay.root != 0:
+            disk.overlay.forget = True
+            count += 1
+            say(f"{virtual_disk.name(disk)}: {disk.overlay.frames << 2} KiB are forgotten when {vm.name(machine)} starts again; `reboot` does that now")
+    if count == 0:
+        say(f"{vm.name(machine)} has no disk with an overlay")
 
 
 def debug(arguments: u64) -> None:

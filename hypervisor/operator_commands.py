@@ -13,7 +13,7 @@ from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 23
+COMMANDS: Final = 24
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
@@ -123,6 +123,7 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
     "resume",
     "stop",
     "reboot",
+    "undo",
     "weight",
     "cap",
     "reserve",
@@ -148,6 +149,7 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "resume NAME",
     "stop NAME",
     "reboot NAME",
+    "undo NAME",
     "weight NAME N",
     "cap NAME % [MS]",
     "reserve NAME %",
@@ -173,6 +175,7 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "let a paused VM go on",
     "end a VM",
     "start a VM again from its kernel",
+    "forget what is in the overlays of a VM's disks when it starts again",
     "change a VM's share of the CPUs",
     "what a VM may use at most, in percent of a CPU; 0: no cap",
     "what a VM gets at least if it wants it, in percent of a CPU",
@@ -198,6 +201,7 @@ ACTIONS: Final = (
     vm_commands.resume,
     vm_commands.stop,
     vm_commands.reboot,
+    disk_commands.undo,
     operator_scheduling.weight,
     operator_scheduling.cap,
     operator_scheduling.reserve,

@@ -1,12 +1,16 @@
 """The machine's disks: each is found, named and driven; what is written is read back, whatever the sizes and pieces."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from krait.machine import Machine
 from qemu_tests.conftest import Boot
 from qemu_tests.harness import Console, Table
+from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
+from tests.block.gpt_image import SECTOR, image
 
 WAITING = {"name": "waits", "kind": "pv", "workload": "echo"}
 SIZE = "16MiB"
@@ -40,12 +44,74 @@ def test_drivers(machine: Machine, boot: Boot) -> None:
     console.wait_end()
 
 
-@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+svm_only = pytest.mark.parametrize("machine", ["svm"], indirect=True)
+
+
+@svm_only
 def test_two_drives_share_a_channel(machine: Machine, boot: Boot) -> None:
     """Master and slave of one IDE channel are told apart."""
     console = boot(machine, vms=[WAITING], end_auto=False, disks=[disk("one", "ata"), disk("two", "ata")])
     console.expect("krait> ")
     for name in ("one", "two"):
         assert result_of(console, name).groups()[3:] == ("0", "0")
+    console.send_line("poweroff")
+    console.wait_end()
+
+
+def test_a_partition_is_a_guests_disk(machine: Machine, boot: Boot, tmp_path: Path) -> None:
+    """Linux makes a file system on a partition of a real disk, reboots, finds its files; the rest of the disk is as it was."""
+    bus = "nvme" if machine.emulator == "qemu" else "ata"
+    data = image(40 << 11, {1: (2048, 32 << 11), 2: (34 << 11, 4 << 11)})
+    data[34 << 20 : 38 << 20] = b"\x5a" * (4 << 20)
+    path = tmp_path / "disk.img"
+    path.write_bytes(data)
+    tux = linux(run("disk-check", "/dev/vda", "40"), "krait.end=poweroff")
+    console = boot(machine, vms=[{**tux, "disk": [{"disk": "real", "partition": 1}]}], disks=[{"name": "real", "bus": bus, "image": str(path)}])
+    console.expect(r"40 MiB, serial \"[\w-]*\", GPT")
+    expect_user_space(console)
+    console.expect_line("tux", "disk-check: written", BOOT_SECONDS)
+    console.expect_line("tux", "disk-check: ok, 40 files", BOOT_SECONDS)
+    console.wait_end()
+    after = path.read_bytes()
+    assert after[: 1 << 20] == data[: 1 << 20] and after[33 << 20 :] == data[33 << 20 :]
+    assert after[(1 << 20) + 1024 + 56 :][:2] == b"\x53\xef"  # ext4's magic number, in its superblock
+
+
+@svm_only
+def test_overlay_and_undo(machine: Machine, boot: Boot, tmp_path: Path) -> None:
+    """What a guest writes over a base survives its reboots, until `undo`; the base itself is never written."""
+    path = tmp_path / "base.img"
+    path.write_bytes(b"original".ljust(8 << 20, b"\0"))
+    tux = linux(run("head", "-c", "8", "/dev/vda", ";", "echo", ";", "echo", "changed!", ">", "/dev/vda", ";", "sync", ";", "echo", "synced"))
+    disks: list[Table] = [{"disk": "base", "overlay": "1MiB"}]
+    console = boot(machine, vms=[{**tux, "disk": disks}], disks=[{"name": "base", "bus": "virtio", "image": str(path)}], end_auto=False)
+    for found, command in (("original", "reboot tux"), ("changed!", "undo tux"), ("original", "poweroff")):
+        expect_user_space(console)
+        console.expect_line("tux", found)
+        console.expect_line("tux", "synced")
+        console.send_line(command)
+        if command == "undo tux":
+            console.expect(r"base: \d+ KiB are forgotten when tux starts again")
+            console.send_line("reboot tux")
+    console.wait_end()
+    assert path.read_bytes() == b"original".ljust(8 << 20, b"\0")
+
+
+@svm_only
+def test_errors_of_a_disk_reach_the_guest(machine: Machine, boot: Boot, tmp_path: Path) -> None:
+    """A sector that cannot be read (QEMU's blkdebug) is an I/O error in the guest; the sectors beside it, and the other disk, work."""
+    rules = tmp_path / "rules"
+    rules.write_text('[inject-error]\nevent = "read_aio"\nerrno = "5"\nsector = "1024"\nonce = "off"\n')
+    read = [("/dev/vda", 128), ("/dev/vda", 127), ("/dev/vda", 129), ("/dev/vdb", 128)]
+    words = [f"dd if={device} of=/dev/null bs=4096 skip={block} count=1 iflag=direct 2>/dev/null; echo result {device} {block} $? ;" for device, block in read]
+    tux = linux(run(*" ".join(words).split()), "krait.end=poweroff")
+    disks: list[Table] = [{"disk": "faulty", "size": "8MiB"}, {"disk": "faulty", "start": "8MiB", "name": "other"}]
+    console = boot(replace(machine, fault_rules=rules), vms=[{**tux, "disk": disks}], disks=[disk("faulty", "virtio")], end_auto=False)
+    expect_user_space(console)
+    for (device, block), status in zip(read, (1, 0, 0, 0)):
+        console.expect_line("tux", f"result {device} {block} {status}")
+    console.expect("vm 'tux'")
+    console.send_line("disks")
+    assert int(console.expect(r"virtio0 +faulty +ok +16 +0 +\d+ +(\d+) +0")[1]) >= 1
     console.send_line("poweroff")
     console.wait_end()
