@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 
 from krait import bench as benchmarks
-from krait import bench_linux, bench_paths
+from krait import bench_disk, bench_linux, bench_paths
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.machine import AccelName, EmulatorName, Machine
@@ -137,8 +137,8 @@ def attach(
 @app.command()
 def bench(
     what: Annotated[
-        Literal["exits", "linux", "paths", "sched"],
-        typer.Argument(help="exits: instructions per operation of a guest; linux: those of a boot, and its exits; "
+        Literal["disk", "exits", "linux", "paths", "sched"],
+        typer.Argument(help="disk: instructions and exits for a read of 4 KiB; exits: instructions per operation of a guest; linux: those of a boot, and its exits; "
                        "paths: the longest between two returns to the run loop; sched: all scheduling policies on the same workloads."),
     ],
     emulator: EmulatorOption = "qemu",
@@ -157,6 +157,9 @@ def bench(
         if emulator != "qemu":
             raise KraitError("bench linux counts instructions: it needs --emulator qemu", ExitCode.USAGE)
         _show_linux(bench_linux.measure(quiet), as_json)
+        return
+    if what == "disk":
+        _show_disk(bench_disk.measure(), as_json)
         return
     if what == "paths":
         _show_paths(bench_paths.measure(), as_json)
@@ -193,6 +196,18 @@ def _show_linux(report: bench_linux.Report, as_json: bool) -> None:
     print(f"  exits         {report.exits_total:>14,}")
     for cause, count in report.exits.items():
         print(f"    {cause:<18}{count:>8,}")
+
+
+def _show_disk(rows: list[bench_disk.Row], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return
+    print("reads of 4 KiB past the page cache by Linux, each: instructions from io_submit to io_getevents, and exits")
+    print(f"  {'in flight':<11}{'bare machine':>13}{'guest':>9}{'ratio':>8}{'exits':>9}")
+    for row in rows:
+        print(f"  {row.depth:<11}{row.direct:>13,}{row.guest:>9,}{row.ratio:>8.2f}{row.exits:>9.3f}")
+    for row in rows:
+        print(f"  exits with {row.depth} in flight: " + ", ".join(f"{cause} {count:.3f}" for cause, count in row.exits_by_cause.items()))
 
 
 def _show_paths(found: list[bench_paths.Path], as_json: bool) -> None:

@@ -126,11 +126,15 @@ def members() -> list[newc.Member]:
         newc.Member("etc/inittab", INITTAB.read_bytes()),
         newc.Member("etc/start", INIT.read_bytes(), program),
     ]
-    for number, name in enumerate(MODULES):
-        module = modules_of(kernel()) / f"{name}.ko"
-        if module.is_file():  # a kernel of one's own may have it built in
-            found.append(newc.Member(f"lib/modules/{number}-{name}.ko", module.read_bytes(), newc.S_IFREG | 0o644))
-    return found
+    return found + module_members()
+
+
+def module_members() -> list[newc.Member]:
+    """The kernel's drivers of our devices as /lib/modules/NUMBER-NAME.ko, in loading order; a kernel of one's own may have them built in."""
+    names = [f"{number}-{name}" for number, name in enumerate(MODULES)]
+    files = [modules_of(kernel()) / f"{name}.ko" for name in MODULES]
+    return [newc.Member(f"lib/modules/{name}.ko", file.read_bytes(), newc.S_IFREG | 0o644)
+            for name, file in zip(names, files) if file.is_file()]  # fmt: skip
 
 
 def _disk_tools() -> list[newc.Member]:

@@ -3,7 +3,7 @@
 import pytest
 
 from hypervisor.sched import policy
-from krait import bench, bench_linux, paths, sched_bench
+from krait import bench, bench_disk, bench_linux, paths, sched_bench
 from krait.machine import Machine
 
 
@@ -46,3 +46,11 @@ def test_linux_boots_for_no_more_than_promised(machine: Machine) -> None:
     report = bench_linux.measure(quiet=True)
     assert report.ratio <= bench_linux.PROMISED_RATIO, report
     assert report.exits_total <= bench_linux.PROMISED_EXITS, report
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_a_disk_request_costs_no_more_exits_than_promised(machine: Machine) -> None:
+    alone, many = bench_disk.measure()
+    assert (alone.depth, many.depth) == bench_disk.DEPTHS
+    assert many.exits <= bench_disk.PROMISED_EXITS, many
+    assert 1 < many.guest / many.direct < 2, many
