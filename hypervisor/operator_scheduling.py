@@ -1,13 +1,14 @@
-"""Commands of the prompt about CPU time: weight, cap, reserve, pin, policy; operator_commands.py lists them."""
-from typing import Final
+"""Commands of the prompt about CPU time: weight, cap, reserve, pin, policy, shares; operator_commands.py lists them."""
+from typing import Annotated, Final
 
 from hypervisor import clock, text, vm
 from hypervisor.arch_x86.intrinsics import load_u8
 from hypervisor.console import say
-from hypervisor.lang import char_at, text_at, u32, u64
-from hypervisor.model import MAX_CPUS, Vm
-from hypervisor.operator_vm_commands import named
-from hypervisor.sched import cpus, limits, policy, wake
+from hypervisor.lang import char_at, struct, text_at, u32, u64
+from hypervisor.model import MAX_CPUS, MAX_VMS, Vm
+from hypervisor.operator_vm_commands import cpu_ticks, named
+from hypervisor.sched import account, cpus, limits, policy, wake
+from hypervisor.sched.cpus import host
 from hypervisor.status import Status
 
 COMMA: Final = 44
@@ -16,6 +17,54 @@ ZERO: Final = 48
 NS_PER_MS: Final[u64] = 1_000_000
 NO_SET: Final[u32] = 0xFFFF_FFFF
 PERCENT_MOST: Final = limits.PERCENT * MAX_CPUS
+
+
+@struct
+class Shares:
+    """What `shares` counts from: host TSC, and each VM's CPU time by its id."""
+
+    since: u64
+    used: Annotated[list[u64], MAX_VMS]
+
+
+counted: Final = Shares()
+
+
+def shares(arguments: u64) -> None:
+    """shares [reset]"""
+    text.cut_word(arguments)
+    now = account.charge_running()
+    if text.same(text_at(arguments), "reset"):
+        counted.since = now
+        for machine in vm.table.vms:
+            if machine is not None:
+                counted.used[machine.id] = cpu_ticks(machine)
+        say("  counted from now on")
+        return
+    total: u64 = 0
+    for machine in vm.table.vms:
+        if machine is not None:
+            total += cpu_ticks(machine) - counted.used[machine.id]
+    since: u64 = counted.since if counted.since != 0 else clock.clock.booted_at
+    say(f"  {clock.ns_of(now - since) // 1000} us of {host.count} CPU, used by guests: {clock.ns_of(total) // 1000} us")
+    say("  name              weight        used us     share      waited us")
+    for machine in vm.table.vms:
+        if machine is not None:
+            used: u64 = cpu_ticks(machine) - counted.used[machine.id]
+            parts: u64 = used // max(total // 100_000, 1)
+            name = vm.name(machine)
+            waited = clock.ns_of(waited_ticks(machine)) // 1000
+            say(f"  {name:<16}{machine.weight:8}{clock.ns_of(used) // 1000:15}{parts // 1000:6}.{parts // 100 % 10}"
+                f"{parts // 10 % 10}{parts % 10}%{waited:14}")
+
+
+def waited_ticks(machine: Vm) -> u64:
+    """TSC ticks that its vCPUs could have run and had no CPU, since they were made."""
+    ticks: u64 = 0
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            ticks += vcpu.steal_ticks
+    return ticks
 
 
 def weight(arguments: u64) -> None:

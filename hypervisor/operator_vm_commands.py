@@ -118,11 +118,16 @@ def named(name: u64) -> Vm | None:
 
 def cpu_ms(machine: Vm) -> u64:
     """Milliseconds of CPU charged to all its vCPUs, those that are no more included."""
+    return clock.ns_of(cpu_ticks(machine)) // 1_000_000
+
+
+def cpu_ticks(machine: Vm) -> u64:
+    """The same in TSC ticks."""
     ticks: u64 = machine.past_cpu_time
     for vcpu in machine.vcpus:
         if vcpu is not None:
             ticks += vcpu.cpu_time
-    return clock.ns_of(ticks) // 1_000_000
+    return ticks
 
 
 def count_exits(machine: Vm, counts: Annotated[list[u64], EXIT_CAUSES]) -> None:

@@ -164,12 +164,14 @@ def load_kernel(made: Vm) -> Status:
 
 
 def start_all() -> Status:
-    """Let them run, all from the same moment on."""
+    """Let them run, all from the same moment on: lines take milliseconds, so they come before."""
+    for made in vm.table.vms:
+        if made is not None and made.state == VmState.PAUSED:
+            mib: u64 = made.memory_bytes >> 20
+            phase.found(f"vm {made.id}", f"{vm.name(made)}: {mib} MiB, {made.vcpu_count} vCPU, weight {made.weight}")
     for made in vm.table.vms:
         if made is not None and made.state == VmState.PAUSED:
             vm.start(made)
-            mib: u64 = made.memory_bytes >> 20
-            phase.found(f"vm {made.id}", f"{vm.name(made)}: {mib} MiB, {made.vcpu_count} vCPU, weight {made.weight}")
     return Status.OK
 
 

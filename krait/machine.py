@@ -50,6 +50,9 @@ class Machine:
     skip_idle: bool = False
     """With icount: no real time passes while every CPU halts; the clock goes on to the next timer."""
 
+    icount_shift: int = 0
+    """With icount: an instruction takes 2^shift ns. 0 counts exactly; 4 lets ten seconds pass in 625 M instructions."""
+
     iso: bool = False
     gdb: bool = False
     amd: bool = False
@@ -139,7 +142,7 @@ def _qemu(machine: Machine, media: Media, links: Links) -> list[str]:
     if links.gdb is not None:
         command += ["-gdb", f"unix:{_qemu_quoted(str(links.gdb))},server=on,wait=off", "-S"]
     if machine.icount:
-        command += ["-icount", "shift=0,sleep=off" if machine.skip_idle else "shift=0"]
+        command += ["-icount", f"shift={machine.icount_shift}" + (",sleep=off" if machine.skip_idle else "")]
     if machine.iso:
         command += ["-drive", f"file={_qemu_quoted(str(media.iso))},media=cdrom,format=raw", "-boot", "d"]
     else:
