@@ -7,7 +7,7 @@ from hypervisor.abi import (ABI_VERSION, BUNDLE_ATTACH, BUNDLE_CONFIG_MEMBER, BU
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.bundle import Member
 from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u64
-from hypervisor.loaders import linux64, multiboot, pv_elf
+from hypervisor.loaders import elf64, linux64, multiboot, pv_elf, pvh
 from hypervisor.memory import frames
 from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
 from hypervisor.sched import limits, policy
@@ -160,6 +160,8 @@ def load_kernel(made: Vm) -> Status:
         status = bundle.find_bytes(address(config.initrd), FILE_NAME_BYTES, initrd)
         if status != Status.OK:
             return status
+    if elf64.is_elf(hva_of(kernel.hpa), kernel.size):
+        return pvh.load(made, config, kernel, initrd)
     return linux64.load(made, config, kernel, initrd)
 
 

@@ -14,6 +14,7 @@ from krait import bench as benchmarks
 from krait import bench_disk, bench_linux, bench_paths
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
+from krait.config import Protocol
 from krait.machine import AccelName, EmulatorName, Machine
 from krait.outcome import ExitCode, KraitError
 
@@ -82,6 +83,7 @@ def run(
     linux: Annotated[bool, typer.Option("--linux", help="Boot one Linux guest to a root shell, without a configuration.")] = False,
     kernel: Annotated[Path | None, typer.Option("--kernel", help="--linux: another kernel than Debian's.")] = None,
     initrd: Annotated[Path | None, typer.Option("--initrd", help="--linux: another initial file system than ours.")] = None,
+    boot: Annotated[Protocol, typer.Option("--boot", help="--linux: how the kernel is entered.")] = "linux64",
     append: Annotated[str, typer.Option("--append", help="--linux: words behind the kernel's usual command line.")] = "",
     memory: Annotated[str, typer.Option("--memory", help="--linux: the guest's memory.")] = running.LINUX_MEMORY,
     vcpus: Annotated[int, typer.Option("--vcpus", help="--linux: the guest's CPUs.")] = 1,
@@ -106,9 +108,9 @@ def run(
     if linux:
         if config is not None or image is not None:
             raise KraitError("--linux boots one guest of its own: without FILE and --image", ExitCode.USAGE)
-        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, **named}, append, machine, release, stay)
-    elif named or append or memory != running.LINUX_MEMORY or vcpus != 1:
-        raise KraitError("--kernel, --initrd, --append, --memory and --vcpus describe the guest of --linux", ExitCode.USAGE)
+        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, "boot": boot, **named}, append, machine, release, stay)
+    elif named or append or boot != "linux64" or memory != running.LINUX_MEMORY or vcpus != 1:
+        raise KraitError("--kernel, --boot, --initrd, --append, --memory and --vcpus describe the guest of --linux", ExitCode.USAGE)
     else:
         plan = running.plan(config or running.DEMO, machine, release, stay, image)
     if dry_run:

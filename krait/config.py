@@ -17,6 +17,7 @@ from krait.outcome import ExitCode, KraitError
 from krait.tomllines import Lines, find_lines
 
 VmKind = Literal["pv", "linux", "multiboot"]
+Protocol = Literal["linux64", "pvh"]
 
 SIZE = re.compile(r"^([1-9][0-9]*) ?(KiB|MiB|GiB)$")
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -78,6 +79,7 @@ class VmSettings:
     reboots: int | None = None
     cmdline: str = ""
     kernel: Path | None = None
+    boot: Protocol = "linux64"
     initrd: Path | None = None
     modules: tuple[Module, ...] = ()
     memory_line: str = ""
@@ -160,7 +162,7 @@ class _Reader:
 
 TOP_KEYS = ("machine", "vm", "disk")
 MACHINE_KEYS = ("memory", "memory_limit")
-VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "initrd", "modules", "disk",
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "initrd", "modules", "disk",
            "cap", "cap_period", "reserve", "cpus")
 DISK_KEYS = ("name", "bus", "image", "size")
 VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
@@ -265,6 +267,7 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
         reboots=reader.number((*where, "reboots"), table["reboots"], 0, MOST_REBOOTS) if "reboots" in table else None,
         cmdline=_cmdline(reader, where, table, kind),
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
+        boot=_protocol(reader, where, table, kind),
         initrd=_initrd(reader, where, table, kind, folder),
         modules=_modules(reader, (*where, "modules"), table["modules"], kind, folder) if "modules" in table else (),
         memory_line=f"{reader.source}:{reader.lines.of((*where, 'memory'))}",
@@ -313,6 +316,19 @@ def _cmdline(reader: _Reader, where: tuple[str | int, ...], table: dict[str, obj
     if len(joined) >= CMDLINE_BYTES:
         reader.refuse((*where, "workload"), f"'workload' and 'cmdline' have {len(joined)} bytes; {CMDLINE_BYTES - 1} fit")
     return joined
+
+
+def _protocol(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], kind: VmKind) -> Protocol:
+    """How a Linux kernel is entered."""
+    if "boot" in table and kind != "linux":
+        reader.refuse((*where, "boot"), "'boot' is for kind = \"linux\"")
+    match table.get("boot", "linux64"):
+        case "linux64":
+            return "linux64"
+        case "pvh":
+            return "pvh"
+    reader.refuse((*where, "boot"), f"'boot' is {table['boot']!r}; it must be \"linux64\" or \"pvh\"")
+    return "linux64"
 
 
 def _initrd(

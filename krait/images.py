@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from krait import bundle, linux_image, paths, progress
+from krait import bundle, linux_image, paths, progress, vmlinux
 from krait.bundle import GuestFiles
 from krait.config import ConfigError, Settings, VmSettings
 from krait.outcome import ExitCode, KraitError
@@ -60,6 +60,8 @@ def guests(settings: Settings, release: bool) -> dict[str, GuestFiles]:
     for vm in settings.vms:
         kernel = vm.kernel or (own_pv if vm.kind == "pv" else own_linux if vm.kind == "linux" else None)
         assert kernel is not None
+        if vm.boot == "pvh":
+            kernel = vmlinux.extracted(kernel)
         files[vm.name] = GuestFiles(kernel, (vm.initrd or initrds[bool(vm.disks)]) if vm.kind == "linux" else None)
     problems = [problem for vm in settings.vms if (problem := _too_small(vm, files[vm.name]))]
     if problems:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from krait import newc, paths, progress, tools
+from krait import newc, paths, progress, tools, vmlinux
 from krait.outcome import ExitCode, KraitError
 
 META_PACKAGE = "linux-image-cloud-amd64"
@@ -93,11 +93,13 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def memory_needed(kernel_image: bytes, initrd_bytes: int) -> int:
-    """Bytes of memory below which the kernel cannot be loaded; 0 when the file is no bzImage (the hypervisor says so).
+    """Bytes of memory below which the kernel cannot be loaded; 0 when the file is no kernel (the hypervisor says so).
 
     Linux, Documentation/arch/x86/boot.rst (6.1): HdrS at 0x202, pref_address at 0x258, init_size at 0x260; the initial
     file system lies above the kernel.
     """
+    if kernel_image.startswith(vmlinux.ELF):
+        return vmlinux.memory_needed(kernel_image) + initrd_bytes
     if kernel_image[0x202:0x206] != b"HdrS":
         return 0
     pref_address, init_size = struct.unpack_from("<QI", kernel_image, 0x258)

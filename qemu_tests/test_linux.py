@@ -50,6 +50,13 @@ def test_boots_and_powers_off(machine: Machine, boot: Boot) -> None:
     console.wait_end()
 
 
+def test_pvh_entry(machine: Machine, boot: Boot) -> None:
+    """The same kernel as an ELF file, entered in 32-bit protected mode: file system, command line and ACPI tables are found."""
+    console = boot(machine, vms=[{**linux("krait.end=poweroff"), "boot": "pvh"}])
+    expect_user_space(console)
+    console.wait_end()
+
+
 CLOCK_SECONDS = 60
 CLOCK_ERROR = 0.001
 

@@ -70,6 +70,8 @@ VM = '[[vm]]\nname = "a"\nkind = "pv"\n'
         (VM + 'cmdline = "a\\nb"', "4: 'cmdline' must be printable ASCII"),
         (VM + f'cmdline = "{"x" * 1024}"', "4: 'cmdline' has 1024 bytes; at most 1023 fit"),
         (VM + 'kernel = "none"', "4: 'kernel': there is no file /nonexistent/none"),
+        (VM + 'boot = "pvh"', "4: 'boot' is for kind = \"linux\""),
+        (VM.replace("pv", "linux") + 'boot = "efi"', "4: 'boot' is 'efi'; it must be \"linux64\" or \"pvh\""),
         (VM + 'initrd = "none"', "4: 'initrd' is for kind = \"linux\""),
         (VM + VM, "5: the name 'a' is taken by another VM"),
         (VM.replace('"a"', '"A b"'), "2: 'name' must be made of a-z, 0-9, '-' and '_', the first a letter or digit"),
