@@ -218,6 +218,20 @@ def yield_to(vcpu: Vcpu, other: Vcpu) -> bool:
     return True
 
 
+def yield_to_sibling(vcpu: Vcpu) -> bool:
+    """It runs and spins: let one of its VM have its CPU, the one that has waited longest. False: none waits."""
+    vm = vcpu.vm
+    assert vm is not None
+    longest: Vcpu | None = None
+    since: u64 = UNLIMITED
+    for index in range(vm.vcpu_count):
+        member = vm.vcpus[index]
+        if member is not None and member.waiting and member.waiting_since < since:
+            longest = member
+            since = member.waiting_since
+    return longest is not None and yield_to(vcpu, longest)
+
+
 def slice_of(vcpu: Vcpu, now: u64) -> u64:
     """TSC ticks that one just picked may run; at least one. UNLIMITED: nobody waits, and it has no cap."""
     vm = vcpu.vm

@@ -208,6 +208,36 @@ def test_yield_prefers_a_sibling_when_nobody_else_waits() -> None:
     assert following is not None and following != running
 
 
+@pytest.mark.parametrize("which", list(Policy))
+def test_a_spinning_vcpu_yields_to_the_sibling_that_waits_longest(which: Policy) -> None:
+    """Whatever the policy would choose, and at the VM's own expense."""
+    assert policy.select(which, clock) == Status.OK
+    trio = [Vcpu() for _ in range(3)]
+    vm = vm_of(100, *trio)
+    vm.vcpu_count = 3
+    other = vcpus(100)[0]
+    for delay, vcpu in enumerate(trio):
+        policy.enqueue(vcpu, clock + delay)
+    picked = policy.pick(0, clock)
+    while picked != trio[0]:
+        assert picked is not None
+        policy.charge(picked, SLICE, clock + 9)
+        policy.requeue(picked, clock + 9)
+        picked = policy.pick(0, clock + 9)
+    longest = trio[1] if trio[1].waiting_since <= trio[2].waiting_since else trio[2]
+    assert policy.yield_to_sibling(trio[0])
+    policy.requeue(trio[0], clock + 10)
+    following = policy.pick(0, clock + 10)
+    assert following is not None and following.waiting_since == 0 and following.running
+    assert following == longest
+    policy.requeue(following, clock + 20)
+    for vcpu in (*trio, other):
+        policy.dequeue(vcpu)
+    policy.enqueue(trio[0], clock)
+    assert policy.pick(0, clock) == trio[0]
+    assert not policy.yield_to_sibling(trio[0]), "nobody waits for it"
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 60)), max_size=80), st.integers(-5, 70),
        st.integers(0, 2**64 - 1))

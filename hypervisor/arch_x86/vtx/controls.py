@@ -51,6 +51,7 @@ SECONDARY_RDTSCP: Final = 1 << 3
 SECONDARY_VPID: Final = 1 << 5
 SECONDARY_WBINVD: Final = 1 << 6
 SECONDARY_UNRESTRICTED: Final = 1 << 7
+SECONDARY_PAUSE_LOOP: Final = 1 << 10
 SECONDARY_INVPCID: Final = 1 << 12
 SECONDARY_XSAVES: Final = 1 << 20
 # 25.7.1
@@ -80,8 +81,9 @@ WANTED: Final[Annotated[list[u32], GROUPS]] = [
     ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER]
 # Toggled later: the CPU must allow both values.
 SWITCHED: Final[Annotated[list[u32], GROUPS]] = [0, PROCESSOR_INTERRUPT_WINDOW | PROCESSOR_NMI_WINDOW, 0, 0, ENTRY_IA32E_GUEST]
-# Taken where the CPU has them: guest instructions that raise #UD otherwise.
-OPTIONAL: Final[Annotated[list[u32], GROUPS]] = [0, 0, SECONDARY_RDTSCP | SECONDARY_INVPCID | SECONDARY_XSAVES, 0, 0]
+# Taken where the CPU has them: guest instructions that raise #UD otherwise, and notice of vCPUs that spin (vtx/vcpu.py).
+OPTIONAL: Final[Annotated[list[u32], GROUPS]] = [
+    0, 0, SECONDARY_RDTSCP | SECONDARY_INVPCID | SECONDARY_XSAVES | SECONDARY_PAUSE_LOOP, 0, 0]
 
 # Names of the manual, 32 a group.
 CONTROL_NAME: Final[Annotated[list[str], 160]] = [

@@ -27,6 +27,8 @@ INVVPID_TYPE_SINGLE: Final = 1
 
 RIGHTS_DPL_SHIFT: Final = 5
 FRAMES: Final = 2  # the VMCS and the virtual-APIC page
+PLE_GAP_TICKS: Final = 128  # TSC: PAUSEs closer together are of one loop
+PLE_WINDOW_TICKS: Final = 4096  # a loop that lasts longer exits
 NO_VMCS: Final[u64] = 0xFFFFFFFFFFFFFFFF
 # #DB and #AC: delivery of either can loop inside the CPU for ever, with no interrupt taken; #MC is the host's.
 EXCEPTIONS: Final = (1 << DB) | (1 << AC) | (1 << MC)
@@ -83,7 +85,7 @@ def write_controls(vcpu: Vcpu, vm: Vm) -> None:
     words = controls.chosen.words
     vmwrite(vmcs.PIN_CONTROLS, words[controls.PIN])
     vmwrite(vmcs.PROCESSOR_CONTROLS, words[controls.PROCESSOR])
-    vmwrite(vmcs.SECONDARY_CONTROLS, words[controls.SECONDARY])
+    vmwrite(vmcs.SECONDARY_CONTROLS, secondary_controls(vm))
     vmwrite(vmcs.EXIT_CONTROLS, words[controls.EXIT])
     vmwrite(vmcs.ENTRY_CONTROLS, words[controls.ENTRY])
     vmwrite(vmcs.EXCEPTION_BITMAP, EXCEPTIONS)
@@ -108,6 +110,18 @@ def write_controls(vcpu: Vcpu, vm: Vm) -> None:
     vmwrite(vmcs.GUEST_INTERRUPTIBILITY, 0)
     vmwrite(vmcs.GUEST_PENDING_DEBUG, 0)
     vmwrite(vmcs.GUEST_DEBUGCTL, 0)
+
+
+def secondary_controls(vm: Vm) -> u64:
+    """Loops of PAUSE are noticed (25.6.13) where there is a sibling that the vCPU may wait for."""
+    words = controls.chosen.words
+    if words[controls.SECONDARY] & controls.SECONDARY_PAUSE_LOOP == 0:
+        return words[controls.SECONDARY]
+    if vm.vcpu_count == 1:
+        return words[controls.SECONDARY] & ~controls.SECONDARY_PAUSE_LOOP
+    vmwrite(vmcs.PLE_GAP, PLE_GAP_TICKS)
+    vmwrite(vmcs.PLE_WINDOW, PLE_WINDOW_TICKS)
+    return words[controls.SECONDARY]
 
 
 def write_host_state() -> None:
