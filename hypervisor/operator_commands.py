@@ -13,7 +13,7 @@ from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 24
+COMMANDS: Final = 25
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
