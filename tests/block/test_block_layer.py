@@ -15,12 +15,12 @@ import hostlib
 from host_library import HostLibrary
 from hypervisor.block.model import SECTOR, Direction, Outcome
 from hypervisor.status import Status
-from tests.block.rig import FIRST_SECTOR, Rig
+from tests.block.rig import FIRST_SECTOR, SECONDS, Rig
 from tests.block.worlds import MODULES, Compiled, Interpreted
 from tests.memory.compiled import ROOT
 from tests.three_lives.test_scenario import run_sanitized
 
-EXAMPLES = 10 if "KRAIT_HOST_LIBRARY" in os.environ else 30
+EXAMPLES = 10 if "KRAIT_HOST_LIBRARY" in os.environ else 20
 ROOM = 512
 PIECES = st.lists(st.tuples(st.integers(0, 39), st.integers(1, 8)), min_size=1, max_size=12)
 STEP = st.one_of(
@@ -39,9 +39,10 @@ def overlaps(rig: Rig, disk: int, direction: int, sector: int, sectors: int, pie
                                        or frames & {place for place, _ in asked.pieces}) for asked in rig.asked)
 
 
-def play(world: Any, steps: list[tuple[Any, ...]], most_sectors: int, most_segments: int, depth: int) -> tuple[Any, ...]:
+def play(world: Any, steps: list[tuple[Any, ...]], most_sectors: int, most_segments: int, depth: int,
+         kind: str) -> tuple[Any, ...]:  # fmt: skip
     """Run a script; what happened, and what is left of it."""
-    rig = Rig(world, [1, 2, 4], ROOM, most_sectors, most_segments, depth)
+    rig = Rig(world, [1, 2, 4], ROOM, most_sectors, most_segments, depth, kind)
     for name, *arguments in steps:
         match name:
             case "submit":
@@ -68,8 +69,8 @@ def play(world: Any, steps: list[tuple[Any, ...]], most_sectors: int, most_segme
                 rig.asked = [asked for asked in rig.asked if asked.disk != arguments[0]]
     rig.drain()
     assert not rig.asked and rig.host.in_flight == 0 and rig.host.busy == 0 and rig.pins() == 0
-    for kind, sector, sectors in rig.device.served:
-        if kind in (0, 1):
+    for served, sector, sectors in rig.device.served:
+        if served in (0, 1):
             assert sectors <= most_sectors and FIRST_SECTOR <= sector and sector + sectors <= FIRST_SECTOR + 3 * ROOM
             assert (sector - FIRST_SECTOR) // ROOM == (sector + sectors - 1 - FIRST_SECTOR) // ROOM
     edges = (slice(0, FIRST_SECTOR * SECTOR), slice((FIRST_SECTOR + 3 * ROOM) * SECTOR, None))
@@ -81,12 +82,13 @@ def play(world: Any, steps: list[tuple[Any, ...]], most_sectors: int, most_segme
 @settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEP, max_size=80), most_sectors=st.sampled_from([3, 16, 256]), most_segments=st.sampled_from([1, 4, 33]),
        depth=st.sampled_from([1, 4, 64]))  # fmt: skip
-def test_same_history(library: HostLibrary, steps: list[tuple[Any, ...]], most_sectors: int, most_segments: int, depth: int) -> None:
+@pytest.mark.parametrize("kind", ["virtio", "nvme", "ata"])
+def test_same_history(library: HostLibrary, kind: str, steps: list[tuple[Any, ...]], most_sectors: int, most_segments: int, depth: int) -> None:
     """Interpreted and compiled decide alike; each request ends once, by error only where the device failed or stalled."""
     results = []
     for world in (Interpreted(), Compiled(library)):
         try:
-            results.append(play(world, steps, most_sectors, most_segments, depth))
+            results.append(play(world, steps, most_sectors, most_segments, depth, kind))
         finally:
             world.close()
     assert results[0] == results[1]
@@ -131,3 +133,67 @@ def test_shares_by_weight(library: HostLibrary, sizes: list[int]) -> None:
         total = sum(counts[kind] for counts in done)
         for counts, weight in zip(done, (1, 2, 4)):
             assert counts[kind] / total == pytest.approx(weight / 7, rel=0.05), done
+
+
+@pytest.mark.parametrize(("limit", "rate"), [("requests_limit", 2000), ("bytes_limit", 2000 * 4096)])
+def test_limits(library: HostLibrary, limit: str, rate: int) -> None:
+    """A disk with a limit gets what the limit says, within its burst; its neighbour of the same weight is not held back by it."""
+    rig = Rig(Compiled(library), [1, 1], 4096, checked=False)
+    getattr(rig.disks[0], limit).rate = rate
+    began = rig.now
+    while rig.now < began + SECONDS // 2:
+        for disk in (0, 1):
+            while sum(asked.disk == disk for asked in rig.asked) < 8:
+                assert rig.submit(disk, Direction.READ, 16 * len(rig.asked), [(len(rig.asked), 8)]) == Status.OK
+        rig.now += 100_000  # the device takes 100 us
+        rig.turn()
+        while rig.device.pending:
+            rig.device.serve(0)
+    served = [int(disk.counts.requests[0]) for disk in rig.disks]
+    assert 1000 <= served[0] <= 1000 * 1.12 + 8 and served[1] > 2 * served[0]
+
+
+def test_a_request_that_fails_in_company_is_tried_alone(library: HostLibrary) -> None:
+    """Neighbouring requests travel together; when one sector is bad, only the request that wants it fails."""
+    rig = Rig(Compiled(library), [1], 512)
+    rig.device.bad.add(FIRST_SECTOR + 20)
+    for index in range(4):
+        assert rig.submit(0, Direction.READ, 8 * index, [(index, 8)]) == Status.OK
+    rig.drain()
+    assert int(rig.disks[0].counts.merged) == 3
+    assert sorted(entry[3:] for entry in rig.log if entry[0] == "end") == [(0, 8, 0), (8, 8, 0), (16, 8, 1), (24, 8, 0)]
+
+
+@pytest.mark.parametrize("kind", ["virtio", "nvme", "ata"])
+def test_a_stalled_disk_is_reset(library: HostLibrary, kind: str) -> None:
+    """A transfer that does not end is started again after a reset, and fails when it stalls a second time; then the disk works on."""
+    rig = Rig(Compiled(library), [1], 512, kind=kind)
+    for stalls, outcome in ((1, Outcome.OK), (2, Outcome.IO_ERROR)):
+        assert rig.submit(0, Direction.WRITE, 0, [(0, 8)]) == Status.OK
+        rig.turn()
+        for _ in range(stalls):
+            rig.wait(9)
+            for _ in range(8):
+                rig.turn()
+        rig.drain()
+        assert rig.log[-1][-1] == outcome
+    assert int(rig.host.resets) == 3 and rig.pins() == 0
+    assert rig.submit(0, Direction.READ, 0, [(1, 8)]) == Status.OK
+    rig.drain()
+    assert rig.log[-1][-1] == Outcome.OK
+
+
+def test_a_disk_that_never_comes_back_fails_at_once(library: HostLibrary) -> None:
+    """NVMe stays busy after a reset: after five seconds every request fails, none waits, nothing stays pinned."""
+    rig = Rig(Compiled(library), [1], 512, kind="nvme")
+    for index in range(5):
+        assert rig.submit(0, Direction.READ, 16 * index, [(index, 8)]) == Status.OK
+    rig.turn()
+    rig.device.look = lambda: None  # it does nothing any more
+    for _ in range(40):
+        rig.wait(1)
+        rig.turn()
+    assert [entry[-1] for entry in rig.log if entry[0] == "end"] == [Outcome.IO_ERROR] * 5 and rig.pins() == 0
+    assert rig.submit(0, Direction.READ, 0, [(0, 8)]) == Status.OK
+    rig.turn()
+    assert rig.log[-1][-1] == Outcome.IO_ERROR

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+from functools import partial
 from typing import Any
 
 from host_library import HostLibrary
@@ -41,9 +42,15 @@ class Interpreted:
         """What a function answered, as the struct that it is."""
         return at(self.stored(name), place) if isinstance(place, int) else place
 
-    def units(self) -> Any:
-        """The virtio driver's first device."""
-        return self.stored("hypervisor.drivers.virtio_blk.units")[0]
+    def first(self, name: str, kind: str) -> Any:
+        """The first of an array of structs."""
+        return self.stored(name)[0]
+
+    def attach_ports(self, ports: range, device: Any) -> None:
+        """Let `device` answer at these ports."""
+        for port in ports:
+            machine.port_readers[port] = partial(device.read, port)
+            machine.port_writers[port] = partial(device.write, port)
 
     def vm(self, weight: int) -> Any:
         return self.world.vm(64, weight)
@@ -73,6 +80,7 @@ class Compiled:
         self.world = CompiledWorld(library, FRAMES, 0, False)
         self.library = library
         self.tsc = 1_000_000
+        self.ports: set[int] = set()
         library.hook("hypervisor.arch_x86.intrinsics.rdtsc", lambda: self.tsc)
         for name, kind in GLOBALS.items():
             stored = self.world.stored(name, kind)
@@ -87,10 +95,16 @@ class Compiled:
     def struct(self, name: str, place: Any) -> Any:
         return self.library.struct(name).from_address(place) if place else None
 
-    def units(self) -> Any:
-        """The virtio driver's first device."""
-        kind = self.library.struct("hypervisor.drivers.virtio_blk.VirtioBlk")
-        return ctypes.addressof(self.library.storage("hypervisor.drivers.virtio_blk.units", kind))
+    def first(self, name: str, kind: str) -> Any:
+        """The first of an array of structs."""
+        return self.library.storage(name, self.library.struct(kind))
+
+    def attach_ports(self, ports: range, device: Any) -> None:
+        """Let `device` answer at these ports, and nobody at others."""
+        for width in ("b", "w", "l"):
+            self.library.hook(f"hypervisor.arch_x86.intrinsics.in{width}", lambda port: device.read(port) if port in self.ports else 0xFF)
+            self.library.hook(f"hypervisor.arch_x86.intrinsics.out{width}", lambda port, value: device.write(port, value))
+        self.ports.update(ports)
 
     def vm(self, weight: int) -> Any:
         assert self.world.vm(64, weight) == 0
