@@ -10,6 +10,7 @@ KRAIT := .venv/bin/krait
 WORKERS ?= 2
 
 DECODED ?= 12000000
+RINGS ?= 10000000
 
 .PHONY: all setup env run test long check clean
 
@@ -34,6 +35,8 @@ test: check all
 long: env
 	PYTHONPATH=.:build .venv/bin/python -m tests.decoder.compare $(DECODED) > tests/decoder/long.txt
 	cat tests/decoder/long.txt
+	PYTHONPATH=.:build .venv/bin/python -m tests.virtio.broken_rings $(RINGS) > tests/virtio/long.txt
+	cat tests/virtio/long.txt
 
 clean:
 	rm -rf out .mypy_cache .pytest_cache .hypothesis
