@@ -1,7 +1,7 @@
 """What the operator can type at the prompt; one function a command, each given the address of its arguments' text."""
 from typing import Annotated, Final
 
-from hypervisor import clock, clock_commands, crash_commands, disk_commands, log, operator_scheduling, text, vm
+from hypervisor import clock, clock_commands, crash_commands, disk_commands, entry_states, log, operator_scheduling, text, vm
 from hypervisor import operator_vm_commands as vm_commands
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
@@ -88,7 +88,7 @@ def check(arguments: u64) -> None:
 
 
 def debug(arguments: u64) -> None:
-    """debug crash KIND, debug entry NAME, debug disk NAME: debug images only."""
+    """debug crash KIND, debug entry NAME [SEED], debug disk NAME: debug images only."""
     if not DEBUG:
         say("not in a release image")
         return
@@ -96,13 +96,16 @@ def debug(arguments: u64) -> None:
     if text.same(text_at(arguments), "crash"):
         crash_commands.run(rest)
     elif text.same(text_at(arguments), "entry"):
+        seed = text.number_at(text.cut_word(rest))
         machine = vm_commands.named(rest)
-        if machine is not None:
+        if machine is not None and seed != text.NOT_A_NUMBER:
+            entry_states.spoil(machine, seed)
+        elif machine is not None:
             crash_commands.spoil_entry(machine)
     elif text.same(text_at(arguments), "disk"):
         disk_commands.debug(rest)
     else:
-        say("debug crash KIND, debug entry NAME, debug disk NAME")
+        say("debug crash KIND, debug entry NAME [SEED], debug disk NAME")
 
 
 def power_off(arguments: u64) -> None:
