@@ -143,7 +143,7 @@ def typed(vm: Vm) -> None:
         return
     if vm.platform is None:
         raise_event(first, EVENT_CONSOLE)
-    else:
+    elif vm.state == VmState.RUNNING:  # a paused one's devices stand still: it is told when it goes on
         advance(first)
 
 

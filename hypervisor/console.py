@@ -7,6 +7,7 @@ from hypervisor.lang import char_at, struct, u8, u32
 PROMPT: Final = "krait> "
 LINE_BYTES: Final = 80
 NEWLINE: Final = 10
+CAPTURE_BYTES: Final = 8192
 
 
 @struct
@@ -22,8 +23,60 @@ class Prompt:
 prompt: Final = Prompt()
 
 
+@struct
+class Capture:
+    """What a command prints that came by the channel: it goes there, not to COM1."""
+
+    active: bool
+    refused: bool  # the command said no
+    length: u32
+    lost: u32  # bytes that did not fit
+    text: Annotated[list[u8], CAPTURE_BYTES]
+
+
+capture: Final = Capture()
+
+
 def say(text: str) -> None:
-    """Print one line (ASCII; the line end is added). Never waits once interrupts run."""
+    """Print one line (ASCII; the line end is added), or answer so. Never waits once interrupts run."""
+    if capture.active:
+        _capture(text)
+    else:
+        show(text)
+
+
+def refuse(text: str) -> None:
+    """As say: a command does not do what it was asked to, and why."""
+    capture.refused = True
+    say(text)
+
+
+def start_capture() -> None:
+    """What is said from now on is kept in `capture`."""
+    capture.active = True
+    capture.refused = False
+    capture.length = 0
+    capture.lost = 0
+
+
+def _capture(text: str) -> None:
+    index: u32 = 0
+    while char_at(text, index) != 0:
+        _capture_byte(char_at(text, index))
+        index += 1
+    _capture_byte(NEWLINE)
+
+
+def _capture_byte(byte: u8) -> None:
+    if capture.length == CAPTURE_BYTES:
+        capture.lost += 1
+        return
+    capture.text[capture.length] = byte
+    capture.length += 1
+
+
+def show(text: str) -> None:
+    """Print one line on COM1, whoever asked."""
     begin_line()
     write(text)
     end_line()

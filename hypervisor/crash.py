@@ -2,11 +2,12 @@
 from typing import Annotated, Final
 
 from hypervisor import guest_code, log, vm
+from hypervisor.abi_channel import EventKind
 from hypervisor.addresses import Hva
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.vm_exit import VmExit
-from hypervisor.console import say
+from hypervisor.channel import events
 from hypervisor.lang import address, array, u8
 from hypervisor.model import Vcpu, Vm, VmState
 
@@ -23,6 +24,7 @@ def stop(vcpu: Vcpu, exit: VmExit, cause: str) -> None:
     dump(owner, vcpu, exit)
     owner.state = VmState.CRASHED
     owner.exit_code = EXIT_CODE_CRASHED
+    events.happened(owner, EventKind.CRASHED, EXIT_CODE_CRASHED, cause)
 
 
 def dump(owner: Vm, vcpu: Vcpu, exit: VmExit) -> None:
@@ -31,18 +33,18 @@ def dump(owner: Vm, vcpu: Vcpu, exit: VmExit) -> None:
     state = GuestState()
     backend.read_state(vcpu, state)
     backend.fill_raw(vcpu, exit)
-    say(f"  vm {owner.id} vcpu {vcpu.index}, exit {exit.raw_reason:#x} info {exit.raw_info1:#x} {exit.raw_info2:#x}")
-    say(f"  rax {r.rax:016x} rbx {r.rbx:016x} rcx {r.rcx:016x} rdx {r.rdx:016x}")
-    say(f"  rsi {r.rsi:016x} rdi {r.rdi:016x} rbp {r.rbp:016x} rsp {r.rsp:016x}")
-    say(f"  r8  {r.r8:016x} r9  {r.r9:016x} r10 {r.r10:016x} r11 {r.r11:016x}")
-    say(f"  r12 {r.r12:016x} r13 {r.r13:016x} r14 {r.r14:016x} r15 {r.r15:016x}")
-    say(f"  rip {r.rip:016x} rflags {r.rflags:08x} cr2 {r.cr2:016x} efer {state.efer:x}")
-    say(f"  cr0 {state.cr0:016x} cr3 {state.cr3:016x} cr4 {state.cr4:x} dr6 {state.dr6:x} dr7 {state.dr7:x}")
+    log.error(f"  vm {owner.id} vcpu {vcpu.index}, exit {exit.raw_reason:#x} info {exit.raw_info1:#x} {exit.raw_info2:#x}")
+    log.error(f"  rax {r.rax:016x} rbx {r.rbx:016x} rcx {r.rcx:016x} rdx {r.rdx:016x}")
+    log.error(f"  rsi {r.rsi:016x} rdi {r.rdi:016x} rbp {r.rbp:016x} rsp {r.rsp:016x}")
+    log.error(f"  r8  {r.r8:016x} r9  {r.r9:016x} r10 {r.r10:016x} r11 {r.r11:016x}")
+    log.error(f"  r12 {r.r12:016x} r13 {r.r13:016x} r14 {r.r14:016x} r15 {r.r15:016x}")
+    log.error(f"  rip {r.rip:016x} rflags {r.rflags:08x} cr2 {r.cr2:016x} efer {state.efer:x}")
+    log.error(f"  cr0 {state.cr0:016x} cr3 {state.cr3:016x} cr4 {state.cr4:x} dr6 {state.dr6:x} dr7 {state.dr7:x}")
     for i in range(8):
         segment = state.segments[i]
-        say(f"  {SEGMENT_NAMES[i]:<4} {segment.selector:04x} base {segment.base:016x} limit {segment.limit:08x}"
+        log.error(f"  {SEGMENT_NAMES[i]:<4} {segment.selector:04x} base {segment.base:016x} limit {segment.limit:08x}"
             f" attributes {segment.attributes:05x}")
-    say(f"  gdtr {state.gdtr_base:016x} {state.gdtr_limit:04x} idtr {state.idtr_base:016x} {state.idtr_limit:04x}")
+    log.error(f"  gdtr {state.gdtr_base:016x} {state.gdtr_limit:04x} idtr {state.idtr_base:016x} {state.idtr_limit:04x}")
     dump_code(vcpu)
 
 
@@ -51,7 +53,7 @@ def dump_code(vcpu: Vcpu) -> None:
     code: Annotated[list[u8], CODE_BYTES] = array(u8, CODE_BYTES)
     count = guest_code.fetch(vcpu, Hva(address(code)))
     if count == 0:
-        say("  code: not readable")
+        log.error("  code: not readable")
         return
-    say(f"  code {code[0]:02x} {code[1]:02x} {code[2]:02x} {code[3]:02x} {code[4]:02x} {code[5]:02x} {code[6]:02x}"
+    log.error(f"  code {code[0]:02x} {code[1]:02x} {code[2]:02x} {code[3]:02x} {code[4]:02x} {code[5]:02x} {code[6]:02x}"
         f" {code[7]:02x} {code[8]:02x} {code[9]:02x} {code[10]:02x} {code[11]:02x} ({count} bytes)")

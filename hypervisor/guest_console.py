@@ -7,6 +7,7 @@ from typing import Final
 
 from hypervisor import clock, console
 from hypervisor.arch_x86 import serial
+from hypervisor.channel import consoles
 from hypervisor.console import say
 from hypervisor.lang import address, char_at, struct, text_at, u8, u32, u64
 from hypervisor.model import CONSOLE_INPUT_BYTES, CONSOLE_LINE_BYTES, Vm
@@ -53,7 +54,9 @@ def is_attached(vm: Vm) -> bool:
 
 
 def put(vm: Vm, byte: u8) -> None:
-    """One byte of output; a newline, or a full line, shows the line. Returns are dropped. Raw while attached."""
+    """One byte of output, to the channel as it is; on the operator's console a newline, or a full line, shows the line, and
+    returns are dropped. Raw while attached."""
+    consoles.put(vm, byte)
     if is_attached(vm):
         if serial.is_crowded():
             serial.com1.output_dropped += 1
@@ -153,4 +156,5 @@ def take_input(vm: Vm) -> u8:
     keyboard = vm.console
     byte = keyboard.input[keyboard.input_tail]
     keyboard.input_tail = u32((keyboard.input_tail + 1) % CONSOLE_INPUT_BYTES)
+    consoles.input_read(vm)
     return byte

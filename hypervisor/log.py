@@ -8,8 +8,11 @@ from enum import IntEnum
 from typing import Annotated, Final
 
 from hypervisor import clock
-from hypervisor.console import say
+from hypervisor.channel.state import link
+from hypervisor.console import capture, say, show
+from hypervisor.cpu import owe
 from hypervisor.lang import char_at, struct, u8, u32, u64
+from hypervisor.model import WORK_CHANNEL
 
 MESSAGES: Final = 128  # power of two
 TEXT_BYTES: Final = 120
@@ -49,20 +52,27 @@ ring: Final = Ring()
 
 def info(text: str) -> None:
     """Say and keep."""
-    say(text)
+    _say(text)
     keep(Level.INFO, text)
 
 
 def warning(text: str) -> None:
     """Say and keep."""
-    say(text)
+    _say(text)
     keep(Level.WARNING, text)
 
 
 def error(text: str) -> None:
     """Say and keep."""
-    say(text)
+    _say(text)
     keep(Level.ERROR, text)
+
+
+def _say(text: str) -> None:
+    """The operator is told, and who gave the command that led to it."""
+    show(text)
+    if capture.active:
+        say(text)
 
 
 def keep(level: Level, text: str) -> None:
@@ -76,6 +86,8 @@ def keep(level: Level, text: str) -> None:
         length += 1
     message.text[length] = 0
     ring.written += 1
+    if link.connected:
+        owe(WORK_CHANNEL)
 
 
 def first_kept() -> u64:

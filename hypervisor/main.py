@@ -8,6 +8,7 @@ from hypervisor.block import gpt, host_disk
 from hypervisor.block.model import disks
 from hypervisor.boot_info import info
 from hypervisor.build_options import DEBUG
+from hypervisor.channel import link
 from hypervisor.console import say
 from hypervisor.cpu import cpus, online
 from hypervisor.drivers import discover
@@ -121,6 +122,8 @@ def start_interrupts() -> None:
     timer = "TSC deadline" if lapic.lapic.tsc_deadline else "one-shot"
     phase.found("interrupts", f"{kind} {cpus[0].apic_id}, {timer} timer, I/O APIC with {inputs} inputs")
     serial.start_interrupts()
+    if link.start(ioapic.route_isa(serial.COM2_IRQ, host_interrupts.SERIAL_VECTOR)):
+        phase.found("channel", "COM2 at 0x2f8, frames of version 1")
 
 
 def open_bundle() -> None:

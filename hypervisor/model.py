@@ -23,6 +23,7 @@ NAME_BYTES: Final = 32
 MAX_TIMERS: Final = 1024  # armed at one CPU
 CONSOLE_LINE_BYTES: Final = 160
 CONSOLE_INPUT_BYTES: Final = 256
+CONSOLE_OUTPUT_BYTES: Final = 1024  # power of two
 
 # Cpu.work: what is owed before the next VM entry, lowest bit first.
 WORK_INTERRUPT: Final = 1  # run expired timers
@@ -33,8 +34,9 @@ WORK_INJECT: Final = 16  # an event may have become deliverable
 WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
 WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a time
 WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: block/scheduler.turn
-WORK_NAMES: Final[Annotated[list[str], 8]] = [
-    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk"]  # by bit
+WORK_CHANNEL: Final = 256  # the host has sent frames, or there is something to be sent: channel/link.poll
+WORK_NAMES: Final[Annotated[list[str], 9]] = [
+    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel"]  # by bit
 
 
 class VcpuState(IntEnum):
@@ -194,6 +196,7 @@ class Vcpu:
     nmi_steps: bool  # SVM: that IRET is single-stepped, because another NMI waits
     nmi_return_rip: u64
     tpr_watched: u32  # priority class below which CR8 must fall for an exit, 0: none
+    console_wait_until: u64  # host TSC at which waiting for room in the console's output ends (channel/consoles.py); 0: not waiting
     launched: bool  # VT-x: the VMCS has been launched, so VMRESUME is due
     # TLB
     asid: u32
@@ -225,6 +228,15 @@ class ConsoleBuffer:
     input: Annotated[list[u8], CONSOLE_INPUT_BYTES]
     input_head: u32
     input_tail: u32
+    # the channel (channel/consoles.py)
+    opened: bool  # the host takes the output; else the latest of it is kept
+    output_head: u32  # counts bytes without end (mod 2^32)
+    output_tail: u32
+    output_lost: u64  # bytes that the host did not take in time
+    credit: u32  # bytes that the host lets us send
+    from_host: u32  # bytes of input that came by the channel and have not been read
+    owed: u32  # bytes that the host may send again and has not been told of
+    output: Annotated[list[u8], CONSOLE_OUTPUT_BYTES]
 
 
 @struct

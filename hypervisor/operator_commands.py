@@ -6,7 +6,7 @@ from hypervisor import operator_vm_commands as vm_commands
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
 from hypervisor.build_options import DEBUG
-from hypervisor.console import say
+from hypervisor.console import capture, refuse, say
 from hypervisor.cpu import cpus
 from hypervisor.lang import address, text_at, u32, u64
 from hypervisor.memory import frames, ledger, ledger_check
@@ -27,7 +27,7 @@ def run(line: u64) -> None:
         if text.same(text_at(word), NAMES[i]):
             ACTIONS[i](arguments)
             return
-    say(f"no such command: {text_at(word)}; `help` lists them")
+    refuse(f"no such command: {text_at(word)}; `help` lists them")
 
 
 def help_(arguments: u64) -> None:
@@ -72,7 +72,7 @@ def log_(arguments: u64) -> None:
     text.cut_word(arguments)
     most: u64 = LOG_LINES if text.is_empty(text_at(arguments)) else text.number_at(arguments)
     if most == text.NOT_A_NUMBER:
-        say("log [N]: how many of the last messages")
+        refuse("log [N]: how many of the last messages")
         return
     first: u64 = max(log.first_kept(), log.ring.written - min(most, log.ring.written))
     for number in range(first, log.ring.written):
@@ -110,6 +110,7 @@ def debug(arguments: u64) -> None:
 
 def power_off(arguments: u64) -> None:
     """poweroff, quit"""
+    capture.active = False  # the operator's console ends with the ledger's line
     machine_exit.leave(EXIT_OK if ledger_check.check() == 0 else EXIT_PANIC)
 
 

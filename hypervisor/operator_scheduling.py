@@ -3,7 +3,7 @@ from typing import Annotated, Final
 
 from hypervisor import clock, text, vm
 from hypervisor.arch_x86.intrinsics import load_u8
-from hypervisor.console import say
+from hypervisor.console import refuse, say
 from hypervisor.lang import char_at, struct, text_at, u32, u64
 from hypervisor.model import MAX_CPUS, MAX_VMS, Vm
 from hypervisor.operator_vm_commands import cpu_ticks, named
@@ -76,7 +76,7 @@ def weight(arguments: u64) -> None:
     text.cut_word(number)
     value = text.number_at(number)
     if value >> 32 != 0 or policy.set_weight(machine, u32(value), clock.now()) != Status.OK:
-        say(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
+        refuse(f"a weight is {policy.WEIGHT_MIN} to {policy.WEIGHT_MAX}")
     else:
         wake.ask(cpus.present())
         say(f"{vm.name(machine)}: weight {value}")
@@ -93,7 +93,7 @@ def cap(arguments: u64) -> None:
     percent = text.number_at(number)
     ms: u64 = limits.PERIOD_MS if text.is_empty(text_at(period)) else text.number_at(period)
     if percent > PERCENT_MOST or ms < limits.PERIOD_LEAST_MS or ms > limits.PERIOD_MOST_MS:
-        say(f"cap NAME PERCENT [MS]: percent of a CPU, 0 for no cap; a period of {limits.PERIOD_LEAST_MS} to {limits.PERIOD_MOST_MS} ms")
+        refuse(f"cap NAME PERCENT [MS]: percent of a CPU, 0 for no cap; a period of {limits.PERIOD_LEAST_MS} to {limits.PERIOD_MOST_MS} ms")
         return
     if refused(machine, u32(percent), machine.reserved, machine.cpus):
         return
@@ -111,7 +111,7 @@ def reserve(arguments: u64) -> None:
     text.cut_word(number)
     percent = text.number_at(number)
     if percent > PERCENT_MOST:
-        say("reserve NAME PERCENT: percent of a CPU, 0 for none")
+        refuse("reserve NAME PERCENT: percent of a CPU, 0 for none")
         return
     if refused(machine, machine.cap.percent, u32(percent), machine.cpus):
         return
@@ -129,7 +129,7 @@ def pin(arguments: u64) -> None:
     text.cut_word(list_)
     set_: u32 = 0 if text.same(text_at(list_), "all") else set_at(list_)
     if set_ == NO_SET:
-        say("pin NAME CPUS: numbers and ranges such as 0,2-3; or all")
+        refuse("pin NAME CPUS: numbers and ranges such as 0,2-3; or all")
         return
     if refused(machine, machine.cap.percent, machine.reserved, set_):
         return
@@ -152,7 +152,7 @@ def policy_(arguments: u64) -> None:
             wake.ask(cpus.present())
             say(f"policy {policy.POLICY_NAMES[i]}")
             return
-    say(f"no such policy: {text_at(arguments)}; `policy` lists them")
+    refuse(f"no such policy: {text_at(arguments)}; `policy` lists them")
 
 
 def refused(machine: Vm, percent: u32, reserved: u32, set_: u32) -> bool:
@@ -160,7 +160,7 @@ def refused(machine: Vm, percent: u32, reserved: u32, set_: u32) -> bool:
     why = limits.problem(vm.table.vms, machine, percent, reserved, set_)
     if char_at(why, 0) == 0:
         return False
-    say(f"{vm.name(machine)}: {why}")
+    refuse(f"{vm.name(machine)}: {why}")
     return True
 
 

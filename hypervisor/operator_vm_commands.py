@@ -3,7 +3,7 @@ from typing import Annotated, Final
 
 from hypervisor import clock, guest_console, text, vm, vm_control
 from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
-from hypervisor.console import say
+from hypervisor.console import capture, refuse, say
 from hypervisor.lang import array, text_at, u32, u64
 from hypervisor.model import Vcpu, Vm, VmState
 from hypervisor.sched import cpus
@@ -66,8 +66,14 @@ def attach(arguments: u64) -> None:
     machine = named(arguments)
     if machine is None:
         return
+    if capture.active:
+        refuse("attach is for the prompt: a host opens consoles of its own")
+        return
+    if capture.active:
+        refuse("attach is for the prompt: a host opens consoles of its own")
+        return
     if not vm_control.is_alive(machine):
-        say(f"{vm.name(machine)} does not run")
+        refuse(f"{vm.name(machine)} does not run")
         return
     attach_to(machine)
 
@@ -82,28 +88,28 @@ def pause(arguments: u64) -> None:
     """pause NAME"""
     machine = named(arguments)
     if machine is not None and vm_control.pause(machine) != Status.OK:
-        say(f"{vm.name(machine)} does not run")
+        refuse(f"{vm.name(machine)} does not run")
 
 
 def resume(arguments: u64) -> None:
     """resume NAME"""
     machine = named(arguments)
     if machine is not None and vm_control.resume(machine) != Status.OK:
-        say(f"{vm.name(machine)} is not paused")
+        refuse(f"{vm.name(machine)} is not paused")
 
 
 def stop(arguments: u64) -> None:
     """stop NAME"""
     machine = named(arguments)
     if machine is not None and vm_control.stop(machine) != Status.OK:
-        say(f"{vm.name(machine)} does not run")
+        refuse(f"{vm.name(machine)} does not run")
 
 
 def reboot(arguments: u64) -> None:
     """reboot NAME"""
     machine = named(arguments)
     if machine is not None and vm_control.reboot(machine) != Status.OK:
-        say(f"{vm.name(machine)} does not run")
+        refuse(f"{vm.name(machine)} does not run")
 
 
 def named(name: u64) -> Vm | None:
@@ -112,7 +118,7 @@ def named(name: u64) -> Vm | None:
     for machine in vm.table.vms:
         if machine is not None and text.same(vm.name(machine), text_at(name)):
             return machine
-    say(f"no such VM: {text_at(name)}")
+    refuse(f"no such VM: {text_at(name)}")
     return None
 
 

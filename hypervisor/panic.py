@@ -2,12 +2,13 @@
 from hypervisor.abi import EXIT_PANIC
 from hypervisor.arch_x86 import backtrace, machine_exit, serial
 from hypervisor.arch_x86.intrinsics import cli, frame_pointer
-from hypervisor.console import hide_prompt, say
+from hypervisor.console import capture, hide_prompt, say
 
 
 def panic(text: str) -> None:
     """Print `PANIC: text` and a back-trace, polled; end the machine. Does not return. For our bugs, never for guest input."""
     cli()
+    capture.active = False
     hide_prompt()
     serial.flush()
     say("")

@@ -7,6 +7,8 @@ from typing import Final
 
 from hypervisor import clock, guest_console, log
 from hypervisor.abi import REBOOTS_UNLIMITED
+from hypervisor.abi_channel import EventKind
+from hypervisor.channel import events
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address, text_at, u64
 from hypervisor.model import Vm, VmState
@@ -28,6 +30,7 @@ def ask(vm: Vm, how: str) -> Outcome:
         return refuse(vm, f"vm '{name}' ends by {how}: of {vm.reboots_most} reboots none is left")
     vm.reboots += 1
     log.info(f"vm '{name}' reboots by {how} ({vm.reboots})")
+    events.happened(vm, EventKind.REBOOTING, vm.reboots, how)
     vm.state = VmState.REBOOTING
     return Outcome.STOP
 

@@ -7,10 +7,11 @@ from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.block import scheduler as disk_scheduler
 from hypervisor.build_options import DEBUG, MEASURE_PATHS
+from hypervisor.channel import link
 from hypervisor.events import raise_event
 from hypervisor.lang import address, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
-from hypervisor.model import (WORK_CONSOLE, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
+from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
 from hypervisor.sched import account, policy, wake
 
@@ -63,10 +64,12 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
     if bit == WORK_REAP:
         reap(cpu)
         return
-    if bit == WORK_CONSOLE or bit == WORK_DISK:
+    if bit == WORK_CONSOLE or bit == WORK_DISK or bit == WORK_CHANNEL:
         since = account.begin(cpu)
         if bit == WORK_DISK:
             disk_scheduler.turn(cpu)
+        elif bit == WORK_CHANNEL:
+            link.poll(cpu)
         else:
             operator.poll(cpu)
         account.end(cpu, since, None)

@@ -7,6 +7,7 @@ from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
 from hypervisor.arch_x86 import backend, extended_state
 from hypervisor.arch_x86.defs.cr import RFLAGS_RESERVED_ONE
 from hypervisor.arch_x86.vm_exit import EXIT_CAUSES
+from hypervisor.channel import consoles
 from hypervisor.cpu import this_cpu
 from hypervisor.devices import lapic
 from hypervisor.lang import address, at, sizeof, struct, u32
@@ -69,6 +70,7 @@ def create(vm: Vm, index: u32) -> Status:
 def stop(vcpu: Vcpu) -> None:
     """It never runs again; its timers are taken away."""
     pressure.stop_waiting(vcpu)
+    consoles.stop_waiting(vcpu)
     timers.cancel(vcpu.timer)
     timers.cancel(vcpu.apic_timer)
     sleep(vcpu, VcpuState.STOPPED)

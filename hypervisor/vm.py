@@ -5,10 +5,13 @@ from hypervisor import board, clock, guest_console, log, timers, vcpu
 from hypervisor.abi import VM_KIND_PV, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
 from hypervisor.block import virtual_disk
+from hypervisor.abi_channel import WANT_CONSOLES, EventKind
+from hypervisor.channel import consoles, events
+from hypervisor.channel.state import link
 from hypervisor.cpu import owe
 from hypervisor.lang import address, at, sizeof, struct, text_at, u32, u64, wrap_u64
 from hypervisor.memory import frames, nested
-from hypervisor.model import (MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
+from hypervisor.model import (CONSOLE_OUTPUT_BYTES, MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
 from hypervisor.paging import page_state, pressure
 from hypervisor.sched import cap
 from hypervisor.sched.cpus import host
@@ -44,6 +47,12 @@ def name(vm: Vm) -> str:
 def by_id(id_: u32) -> Vm | None:
     """The VM of this id, or None."""
     return table.vms[id_] if id_ < table.count else None
+
+
+def by_handle(handle: u32) -> Vm | None:
+    """The VM that the channel calls `handle`; None: there is none, or no longer."""
+    found = by_id(handle)
+    return found if found is not None and events.handle_of(found) == handle else None
 
 
 def create(config: VmConfig) -> Status:
@@ -83,6 +92,9 @@ def create(config: VmConfig) -> Status:
     table.vms[vm.id] = vm
     table.count += 1
     table.alive += 1
+    events.happened(vm, EventKind.CREATED, 0, "")
+    if link.connected and link.flags & WANT_CONSOLES != 0:
+        consoles.allow(vm, CONSOLE_OUTPUT_BYTES)
     return Status.OK
 
 
@@ -133,6 +145,7 @@ def start(vm: Vm) -> None:
     first = vm.vcpus[0]
     if first is not None:
         wake(first)
+    events.happened(vm, EventKind.STARTED, vm.reboots, "")
 
 
 def stopped(vm: Vm) -> None:
@@ -140,9 +153,12 @@ def stopped(vm: Vm) -> None:
     if vm.state not in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
         vm.state = VmState.CRASHED
         log.error(f"vm '{name(vm)}' stopped")
+        events.happened(vm, EventKind.CRASHED, vm.exit_code, "")
     if vm.state != VmState.REBOOTING:
         guest_console.finish(vm)
     timers.cancel(vm.cap.timer)
+    if vm.state == VmState.ENDED:
+        events.happened(vm, EventKind.ENDED, vm.exit_code, "")
     for member in vm.vcpus:
         if member is not None:
             vcpu.stop(member)
@@ -184,4 +200,5 @@ def reap_some() -> bool:
     board.destroy(vm)
     pressure.frames_returned()
     table.alive -= 1
+    events.happened(vm, EventKind.RELEASED, 0, "")
     return first_ended() is None

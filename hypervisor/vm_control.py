@@ -5,8 +5,10 @@ the pause, and KVM's clock tells a stock guest that it was stopped.
 """
 from typing import Final
 
-from hypervisor import apic_bus, clock, guest_console, log, msrs, timers, vm
+from hypervisor import apic_bus, board, clock, guest_console, log, msrs, timers, vm
+from hypervisor.abi_channel import EventKind
 from hypervisor.addresses import Gpa
+from hypervisor.channel import events
 from hypervisor.cpu import owe, this_cpu
 from hypervisor.devices import kvm_clock
 from hypervisor.lang import offsetof, u64, wrap_u64
@@ -33,6 +35,7 @@ def pause(machine: Vm) -> Status:
                 policy.dequeue(vcpu)
     owe(WORK_RESCHED)  # one that is on the CPU leaves it when it has been charged
     log.info(f"vm '{vm.name(machine)}' paused")
+    events.happened(machine, EventKind.PAUSED, 0, "")
     return Status.OK
 
 
@@ -53,8 +56,11 @@ def resume(machine: Vm) -> Status:
             say_stopped(machine, vcpu)
             if vcpu.state == VcpuState.RUNNABLE and not vcpu.on_cpu:
                 wake.compete(machine, vcpu)
+    if guest_console.has_input(machine):
+        board.typed(machine)
     owe(WORK_RESCHED)
     log.info(f"vm '{vm.name(machine)}' resumed after {clock.ns_of(lost) // 1_000_000} ms")
+    events.happened(machine, EventKind.RESUMED, 0, "")
     return Status.OK
 
 
@@ -84,6 +90,7 @@ def reboot(machine: Vm) -> Status:
     guest_console.finish_line(machine)
     machine.state = VmState.REBOOTING
     log.info(f"vm '{vm.name(machine)}' rebooted by the operator")
+    events.happened(machine, EventKind.REBOOTING, machine.reboots, "the operator")
     vm.stopped(machine)
     return Status.OK
 

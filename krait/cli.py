@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 
 from krait import bench as benchmarks
-from krait import bench_disk, bench_linux, bench_paths
+from krait import bench_disk, bench_linux, bench_paths, cli_guests
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.config import Protocol
@@ -98,11 +98,13 @@ def run(
     ] = None,
     image: Annotated[Path | None, typer.Option("--image", help="Boot this krait.elf instead of building one.")] = None,
     timeout: Annotated[float | None, typer.Option(help=f"Seconds; {BATCH_SECONDS:g} without a prompt.", min=1)] = None,
+    consoles: Annotated[Path | None, typer.Option("--consoles", help="Folder for a Unix socket for each guest's console.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the emulator's command line, do nothing.")] = False,
 ) -> None:
     """Boot a configuration and show its guests; without a terminal the exit code is the result."""
     stay = relay.terminal_keys() is not None if prompt is None else prompt
-    machine = Machine(emulator, accel, icount=icount, iso=iso, gdb=gdb)
+    # Under --icount every run is the same: what comes from outside at any moment would end that.
+    machine = Machine(emulator, accel, icount=icount, iso=iso, gdb=gdb, channel=not icount)
     files = {"kernel": kernel, "initrd": initrd}
     named = {name: str(path) for name, path in files.items() if path is not None}
     if linux:
@@ -118,7 +120,12 @@ def run(
         return
     if timeout is None and not stay and not gdb:
         timeout = BATCH_SECONDS
-    raise typer.Exit(running.run(plan, timeout))
+    raise typer.Exit(running.run(replace(plan, consoles=consoles), timeout))
+
+
+app.command("list")(cli_guests.list_)
+app.command()(cli_guests.console)
+app.command()(cli_guests.command)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """A running emulator: its process, the operator console (first serial port) as a socket, and how it ended."""
 
+import contextlib
 import json
 import select
 import socket
@@ -22,6 +23,7 @@ class Emulator:
     """One machine under emulation. Logs go to `log_dir`; leaving the `with` block ends everything that was started.
 
     `console` is a connected stream socket: what the first serial port prints is received, what is sent is typed.
+    `channel` is the same of the second serial port, if the machine has one.
     """
 
     def __init__(self, machine: Machine, media: Media, log_dir: Path) -> None:
@@ -35,12 +37,14 @@ class Emulator:
         if machine.iso or machine.emulator == "bochs":
             media = Media(media.kernel, media.bundle, make_iso(media, log_dir / "krait.iso"))
         try:
-            listener = self._listen()
-            with listener:
-                self.command = machines.command_line(machine, media, self._links(listener))
+            with contextlib.ExitStack() as stack:
+                listener = stack.enter_context(self._listen("com1"))
+                second = stack.enter_context(self._listen("com2")) if machine.channel else None
+                self.command = machines.command_line(machine, media, self._links(listener, second))
                 self.child = Child(self.command, log_dir / "emulator.log", machines.environment(machine))
                 try:
                     self.console = self._accept(listener)
+                    self.channel = None if second is None else self._accept(second)
                 except BaseException:
                     self.child.stop()
                     raise
@@ -48,20 +52,18 @@ class Emulator:
             self._sockets.cleanup()
             raise
 
-    def _listen(self) -> socket.socket:
+    def _listen(self, port: str) -> socket.socket:
         if self.machine.emulator == "bochs":
             listener = socket.create_server(("127.0.0.1", 0), backlog=1)
         else:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(str(Path(self._sockets.name) / "com1"))
+            listener.bind(str(Path(self._sockets.name) / port))
             listener.listen(1)
         return listener
 
-    def _links(self, listener: socket.socket) -> Links:
-        name = listener.getsockname()
-        console = name if isinstance(name, str) else f"localhost:{name[1]}"
+    def _links(self, first: socket.socket, second: socket.socket | None) -> Links:
         qmp = self._qmp_path if self.machine.emulator == "qemu" else None
-        return Links(console, qmp, self.gdb_path, self.log_dir / "bochs.log")
+        return Links(_name(first), None if second is None else _name(second), qmp, self.gdb_path, self.log_dir / "bochs.log")
 
     def _accept(self, listener: socket.socket) -> socket.socket:
         ready, _, _ = select.select([listener.fileno(), self.child.pidfd], [], [], CONNECT_SECONDS)
@@ -101,6 +103,8 @@ class Emulator:
         """End the emulator now, with whatever it started, and let go of sockets."""
         self.child.stop()
         self.console.close()
+        if self.channel is not None:
+            self.channel.close()
         self._sockets.cleanup()
 
     def __enter__(self) -> Self:
@@ -108,6 +112,12 @@ class Emulator:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def _name(listener: socket.socket) -> str:
+    """Where to connect to, as the emulator's command line has it."""
+    name = listener.getsockname()
+    return name if isinstance(name, str) else f"localhost:{name[1]}"
 
 
 def acknowledge_at_once(console: socket.socket) -> None:

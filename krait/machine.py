@@ -57,6 +57,8 @@ class Machine:
     gdb: bool = False
     amd: bool = False
     """Bochs with SVM in place of VT-x, to check the one emulator by the other."""
+    channel: bool = False
+    """Give it a second serial port, for the machine channel (docs/channel.md)."""
     disks: tuple[HostDisk, ...] = ()
     """What the emulator attaches; those in the hypervisor's memory are left out."""
     fault_rules: Path | None = None
@@ -102,9 +104,11 @@ class Media:
 @dataclass(frozen=True)
 class Links:
     """How the outside reaches the machine. `console` is a Unix socket path (QEMU) or host:port (Bochs) that *we*
-    listen on, or None: then the first serial port goes to the emulator's standard output."""
+    listen on, or None: then the first serial port goes to the emulator's standard output. `channel`: the same for the second
+    port, which is not there for None."""
 
     console: str | None = None
+    channel: str | None = None
     qmp: Path | None = None
     gdb: Path | None = None
     log: Path = Path("bochs.log")
@@ -137,6 +141,8 @@ def _qemu(machine: Machine, media: Media, links: Links) -> list[str]:
         command += ["-serial", "stdio"]
     else:
         command += ["-chardev", f"socket,id=com1,path={_qemu_quoted(links.console)}", "-serial", "chardev:com1"]
+    if links.channel is not None:
+        command += ["-chardev", f"socket,id=com2,path={_qemu_quoted(links.channel)}", "-serial", "chardev:com2"]
     if links.qmp is not None:
         command += ["-qmp", f"unix:{_qemu_quoted(str(links.qmp))},server=on,wait=off"]
     if links.gdb is not None:
@@ -194,6 +200,7 @@ def _bochs(machine: Machine, media: Media, links: Links) -> list[str]:
         "reset_on_triple_fault=0, ignore_bad_msrs=1",
         f'ata0-master: type=cdrom, path="{media.iso}", status=inserted',
         f"com1: enabled=1, {serial}",
+        *([f"com2: enabled=1, mode=socket-client, dev={links.channel}"] if links.channel is not None else []),
         f"log: {links.log}",
     ]
     for disk, place in zip(attached(machine), BOCHS_IDE):

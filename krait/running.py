@@ -1,6 +1,7 @@
 """`krait run` and `krait attach`: boot a configuration and stay with it; join one that is running."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from krait.emulator import Emulator
 from krait.machine import Links, Machine, Media
 from krait.outcome import ExitCode, KraitError
 from krait.screen import Screen
+from krait.switchboard import CONSOLES, Switchboard
 
 DEMO = paths.CONFIGS / "demo.toml"
 LINUX_MEMORY = "256MiB"
@@ -38,6 +40,8 @@ class Plan:
     prompt: bool
     image: Path | None = None
     attach: bool = False
+    consoles: Path | None = None
+    """Where each guest's console gets its socket."""
 
     @property
     def folder(self) -> Path:
@@ -115,17 +119,21 @@ def _introduce(media: Media, emulator: Emulator, typing: bool, attached: bool) -
     if typing and attached:
         progress.note("  the keys are the guest's, Ctrl-C too; Ctrl-] gives them to the operator's prompt, Ctrl-] Ctrl-C ends the machine")
     elif typing:
-        progress.note("  Ctrl-C ends the machine at once, `poweroff` in order; `krait attach` joins from another terminal")
+        progress.note("  Ctrl-C ends the machine at once, `poweroff` in order; `krait attach`, `list` and `console NAME` work from another")
 
 
 def _stay(what: Plan, emulator: Emulator, media: Media, keys: int | None, timeout: float | None) -> ExitCode:
     names = [vm.name for vm in what.settings.vms] if sys.stdout.isatty() else []
     hub = relay.Hub(paths.runtime_dir() / f"{os.getpid()}.sock")
+    guests = None if emulator.channel is None else Switchboard(emulator.channel, board_folder(os.getpid()), what.consoles)
     try:
         loop = relay.Relay(emulator.console, Screen(sys.stdout.buffer, names), keys, hub, what.attach)
         ended = loop.run(timeout)
     finally:
         hub.close()
+        if guests is not None:
+            guests.close()
+            shutil.rmtree(guests.folder)
     log = emulator.log_dir / "console.log"
     log.write_bytes(loop.transcript)
     console = f"console: {paths.shown(log)}"
@@ -147,20 +155,37 @@ def running() -> list[int]:
     return [int(path.stem) for path in sockets if path.stem.isdigit() and Path("/proc", path.stem).exists()]
 
 
+def chosen(process: int | None) -> int:
+    """The `krait run` that is meant: this one, or the latest."""
+    found = [process] if process is not None else running()
+    if not found:
+        raise KraitError("nothing is running; start it with: krait run", ExitCode.FAILED)
+    return found[0]
+
+
+def board_folder(process: int) -> Path:
+    """Where the sockets of a `krait run` stand: `control`, and one for each guest unless --consoles said where."""
+    return paths.runtime_dir() / f"{process}.guests"
+
+
+def consoles_of(process: int) -> Path:
+    """Where its guests' sockets stand."""
+    link = board_folder(process) / CONSOLES
+    return link.resolve() if link.is_symlink() else board_folder(process)
+
+
 def attach(name: str | None, process: int | None) -> ExitCode:
     """Join a running machine: its operator console, or the guest `name`: on a terminal the keys go to it (the operator's
     `attach`), without one its lines are shown. Ctrl-C leaves; the machine runs on."""
-    choice: Sequence[int] = [process] if process is not None else running()
-    if not choice:
-        raise KraitError("nothing is running; start it with: krait run", ExitCode.FAILED)
+    choice = chosen(process)
     keys = relay.terminal_keys()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
         try:
-            with paths.short(paths.runtime_dir() / f"{choice[0]}.sock") as path:
+            with paths.short(paths.runtime_dir() / f"{choice}.sock") as path:
                 console.connect(path)
         except OSError as error:
-            raise KraitError(f"cannot attach to {choice[0]}: {error.strerror}", ExitCode.FAILED) from error
-        progress.note(f"  attached to {name or 'the operator console'} of {choice[0]}; Ctrl-C detaches")
+            raise KraitError(f"cannot attach to {choice}: {error.strerror}", ExitCode.FAILED) from error
+        progress.note(f"  attached to {name or 'the operator console'} of {choice}; Ctrl-C detaches")
         to_guest = name is not None and keys is not None
         if to_guest:
             console.sendall(f"{CLEAR_LINE}attach {name}\r".encode())

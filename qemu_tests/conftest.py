@@ -54,6 +54,7 @@ class Boot(Protocol):
         memory_limit: str | None = None,
         icount: bool = False,
         iso: bool = False,
+        channel: bool = False,
         disks: Sequence[Table] = (),
     ) -> Console: ...
 
@@ -116,9 +117,10 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
         memory_limit: str | None = None,
         icount: bool = False,
         iso: bool = False,
+        channel: bool = False,
         disks: Sequence[Table] = (),
     ) -> Console:
-        chosen = replace(machine, icount=icount, iso=iso)
+        chosen = replace(machine, icount=icount, iso=iso, channel=channel)
         log_dir = folder / f"boot{len(consoles)}"
         console = harness.start(chosen, vms, log_dir, not debug, end_auto, memory_limit, disks)
         consoles.append(console)

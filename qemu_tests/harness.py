@@ -15,6 +15,7 @@ from krait import config, disks, images, result, where
 from krait.emulator import Emulator, receive
 from krait.machine import Machine, Media
 from krait.paths import shown
+from krait.switchboard import Switchboard
 
 EXPECT_SECONDS = 60.0
 """How long an expected text may take unless a test says otherwise: generous, two emulators share the cores."""
@@ -89,6 +90,7 @@ class Console:
         self.log_path = log_dir / "console.log"
         self._spawn = _ConsoleSpawn(emulator, self.log_path)
         self.ended: End | None = None
+        self.guests = None if emulator.channel is None else Switchboard(emulator.channel, log_dir / "guests")
 
     @property
     def text(self) -> str:
@@ -142,6 +144,8 @@ class Console:
             self._spawn.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.2)
         finally:
             self.emulator.stop()
+            if self.guests is not None:
+                self.guests.close()
             self._spawn.close()
 
     def _story(self) -> str:

@@ -10,7 +10,7 @@ from hypervisor.arch_x86.intrinsics import halt_once, interrupt_window, rdtsc
 from hypervisor.block.model import disks
 from hypervisor.drivers import driver
 from hypervisor.lang import struct, u32, u64
-from hypervisor.model import WORK_CONSOLE, WORK_DISK, WORK_INTERRUPT, Cpu
+from hypervisor.model import WORK_CHANNEL, WORK_CONSOLE, WORK_DISK, WORK_INTERRUPT, Cpu
 
 SERIAL_VECTOR: Final = 0x41
 DISK_VECTOR: Final = 0x48  # of all disks
@@ -41,6 +41,8 @@ def handle(cpu: Cpu, vector: u32) -> None:
         serial.on_interrupt()
         if serial.has_input():
             cpu.work |= WORK_CONSOLE
+        if serial.com2.input_head != serial.com2.input_tail or (serial.com2.wants_room and serial.queued(serial.com2) < serial.LOW_BYTES):
+            cpu.work |= WORK_CHANNEL
     elif vector == DISK_VECTOR:
         counts.disk += 1
         for i in range(disks.host_count):

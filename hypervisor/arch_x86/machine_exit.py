@@ -4,7 +4,7 @@ from typing import Final
 from hypervisor.abi import EXIT_OK
 from hypervisor.arch_x86 import acpi, serial
 from hypervisor.arch_x86.intrinsics import cli, halt_forever, magic_break, outb
-from hypervisor.console import hide_prompt, say
+from hypervisor.console import capture, hide_prompt, say
 from hypervisor.lang import char_at, u8, u32
 
 ISA_DEBUG_EXIT: Final = 0xF4  # QEMU -device isa-debug-exit,iobase=0xf4: exit status value << 1 | 1
@@ -19,6 +19,7 @@ def leave(code: u32) -> None:
     A machine that knows neither is powered off by ACPI for EXIT_OK, else halts: what was said stays to be read.
     """
     cli()
+    capture.active = False
     hide_prompt()
     serial.flush()
     say(f"krait: exit {code:#x}")

@@ -6,7 +6,7 @@ from hypervisor.abi import EXIT_PANIC
 from hypervisor.arch_x86 import backtrace, host_interrupts, machine_exit, serial, stacks
 from hypervisor.arch_x86.intrinsics import halt_forever, load_u64, read_cr0, read_cr2, read_cr3, read_cr4
 from hypervisor.arch_x86.trap_frame import EXCEPTION_NAMES, EXCEPTIONS, PAGE_FAULT, TrapFrame
-from hypervisor.console import hide_prompt, say
+from hypervisor.console import capture, hide_prompt, say
 from hypervisor.cpu import this_cpu
 from hypervisor.lang import link_address, struct, u32, u64
 
@@ -62,6 +62,7 @@ def _in_probes(rip: u64) -> bool:
 def _die(frame: TrapFrame) -> None:
     state.fatal += 1
     if state.fatal == 1:
+        capture.active = False
         hide_prompt()
         serial.flush()
     if state.fatal > 2:

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 from hypervisor import guest_console
 from hypervisor.abi import CONSOLE_CALL_BYTES, Error
 from hypervisor.addresses import Gpa, Hva
+from hypervisor.channel import consoles
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.hypercalls.answer import error, not_pinned, result
 from hypervisor.lang import address, array, u8, u64
@@ -18,7 +19,8 @@ NEWLINE: Final = 10
 
 
 def write(vcpu: Vcpu) -> Outcome:
-    """(RDI: gpa, RSI: bytes): the first WRITE_CHUNK bytes at most, and none behind a newline; answers how many."""
+    """(RDI: gpa, RSI: bytes): the first WRITE_CHUNK bytes at most, and none behind a newline; answers how many. Waits while the
+    host does not take what was written before."""
     buffer: Annotated[list[u8], WRITE_CHUNK] = array(u8, WRITE_CHUNK)
     gpa = Gpa(vcpu.regs.rdi)
     length = vcpu.regs.rsi
@@ -29,7 +31,11 @@ def write(vcpu: Vcpu) -> Outcome:
         return not_pinned(vcpu, status)
     vm = vcpu.vm
     assert vm is not None
-    most: u64 = length if length < WRITE_CHUNK else WRITE_CHUNK
+    room: u64 = consoles.room(vm)
+    if room == 0 and length != 0 and consoles.wait(vcpu, vm):
+        return Outcome.WAIT
+    consoles.stop_waiting(vcpu)
+    most: u64 = min(min(length, WRITE_CHUNK), max(consoles.room(vm), 1))
     guest_memory.copy_in(vcpu, Hva(address(buffer)), gpa, most)
     n: u64 = 0
     while n < most:

@@ -13,10 +13,12 @@ from typing import Final
 
 from hypervisor import clock, timers
 from hypervisor.abi import EVENT_MEMORY_PRESSURE
+from hypervisor.abi_channel import EventKind
 from hypervisor.addresses import PAGE_SHIFT
+from hypervisor.channel import events
 from hypervisor.cpu import this_cpu
 from hypervisor.events import raise_event
-from hypervisor.lang import struct, u64
+from hypervisor.lang import struct, u32, u64
 from hypervisor.memory import frames
 from hypervisor.memory.frames import min_u64
 from hypervisor.memory.nested_walk import spaces
@@ -36,6 +38,7 @@ class Pressure:
     """State of the pool."""
 
     waiting: u64  # vCPUs that sleep until frames come back
+    told: bool  # the host has been told that memory is short
 
 
 state: Final = Pressure()
@@ -89,6 +92,9 @@ def relieve() -> u64:
 def _ask(wanted: u64) -> None:
     """Raise the memory pressure event: every guest with events is asked for a part by its use per weight. One that still
     owes what it was asked before is left alone."""
+    if not state.told:
+        state.told = True
+        events.machine(EventKind.PRESSURE, u32(min(wanted, 0xFFFF_FFFF)))
     uses: u64 = 0
     for vm in spaces.vms:
         if vm is not None and can_be_asked(vm):
@@ -120,6 +126,9 @@ def ask_vm(vm: Vm, wanted: u64) -> None:
 
 def recovered() -> None:
     """The pool is above the high watermark: nobody owes anything."""
+    if state.told:
+        state.told = False
+        events.machine(EventKind.RELIEVED, 0)
     for vm in spaces.vms:
         if vm is not None:
             vm.pressure_frames = 0
