@@ -1,7 +1,7 @@
 # make         the krait command in .venv/bin, and both images
 # make run     build, boot under QEMU, show two PV guests and two Linux guests side by side
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
-# make long    the decoder against iced-x86 over 12 million instructions; its last output is tests/decoder/long.txt
+# make long    the decoder against iced-x86 over 12 million instructions, ten million broken virtio rings; outputs: tests/*/long.txt
 # make setup   packages and Python environment (what scripts/setup does)
 # make clean   forget everything built; keeps .venv and downloads
 
@@ -10,7 +10,7 @@ KRAIT := .venv/bin/krait
 WORKERS ?= 2
 
 DECODED ?= 12000000
-RINGS ?= 10000000
+RINGS ?= 22000000
 
 .PHONY: all setup env run test long check clean
 

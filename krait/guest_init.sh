@@ -2,12 +2,12 @@
 # What the Linux guest does before its shell; init runs it, from the initial file system that `krait build` makes.
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
-/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mountpoint -q /dev || /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/
 hostname linux
 
-if grep -q 0x1af4 /sys/bus/pci/devices/*/vendor 2>/dev/null; then
+if [ ! -e /sys/bus/virtio ] && grep -q 0x1af4 /sys/bus/pci/devices/*/vendor 2>/dev/null; then
     for module in /lib/modules/*.ko; do insmod "$module"; done
 fi
 

@@ -18,6 +18,7 @@ KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-cloud-amd64(?!-unsigned|-dbg)\b"
 KERNEL_CACHE = paths.CACHE / "linux"
 INITRAMFS = paths.OUT / "guest" / "initramfs.cpio"
 DISK_INITRAMFS = paths.OUT / "guest" / "initramfs-disk.cpio"
+BOOT_ROOT = Path(__file__).resolve().parent / "guest_boot_root.sh"
 DISK_CHECK = Path(__file__).resolve().parent / "guest_disk_check.sh"
 MAKE_FILE_SYSTEM = "mke2fs"
 INIT = Path(__file__).resolve().parent / "guest_init.sh"
@@ -148,4 +149,22 @@ def _disk_tools() -> list[newc.Member]:
     found += [newc.Member(name.lstrip("/"), Path(name).resolve().read_bytes(), newc.S_IFREG | 0o755) for name in libraries]
     found.append(newc.Member("sbin/mke2fs", program.resolve().read_bytes(), newc.S_IFREG | 0o755))
     found.append(newc.Member("bin/disk-check", DISK_CHECK.read_bytes(), newc.S_IFREG | 0o755))
+    found.append(newc.Member("bin/boot-root", BOOT_ROOT.read_bytes(), newc.S_IFREG | 0o755))
     return found
+
+
+def root_disk(path: Path, mebibytes: int) -> Path:
+    """Make `path` an image of a disk with our root file system, ext4, to boot from (guest_boot_root.sh)."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        tree = Path(name)
+        for folder in (*DIRECTORIES, "sbin"):
+            (tree / folder).mkdir(exist_ok=True)
+        shutil.copy(Path(tools.require("busybox")).resolve(), tree / "bin" / "busybox")
+        (tree / "bin" / "sh").symlink_to("busybox")
+        (tree / "sbin" / "init").symlink_to("/bin/busybox")
+        shutil.copy(INITTAB, tree / "etc" / "inittab")
+        (tree / "etc" / "start").write_bytes(INIT.read_bytes())
+        (tree / "etc" / "start").chmod(0o755)
+        path.unlink(missing_ok=True)
+        _run([tools.require(MAKE_FILE_SYSTEM), "-q", "-t", "ext4", "-d", str(tree), str(path), f"{mebibytes}M"], path.parent)
+    return path

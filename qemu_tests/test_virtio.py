@@ -1,8 +1,11 @@
 """Virtio devices of guests: Linux's own drivers, disks in memory behind them."""
 
 import re
+from pathlib import Path
 
+from krait import linux_image
 from krait.machine import Machine
+from krait.result import Status
 from qemu_tests.conftest import Boot
 from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
 
@@ -26,6 +29,21 @@ def test_a_file_system_outlives_a_reboot(machine: Machine, boot: Boot) -> None:
     console.expect_line("tux", "disk-check: ok, 60 files", BOOT_SECONDS)
     console.expect_line("tux", rf" +\d+: +[1-9]\d* +{interrupt}")
     console.wait_end()
+
+
+def test_boots_from_its_disk(machine: Machine, boot: Boot, tmp_path: Path) -> None:
+    """The root file system is on a disk of the machine; what the guest leaves there is there when it boots again."""
+    bus = "ata" if machine.emulator == "bochs" else "virtio"
+    image = linux_image.root_disk(tmp_path / "root.img", 16)
+    program = ("mount", "|", "grep", "-w", "/", ";", "cat", "/left", ";", "echo", "left-here", ">/left", ";", "sync")
+    tux = linux("rdinit=/bin/boot-root", "root=/dev/vda", run(*program), "krait.end=reboot")
+    console = boot(machine, vms=[{**tux, "reboots": 1, "disk": [{"disk": "system"}]}],
+                   disks=[{"name": "system", "bus": bus, "image": str(image)}])  # fmt: skip
+    expect_user_space(console)
+    console.expect_line("tux", r"/dev/\S+ on / type ext4")
+    console.expect(r"vm 'tux' reboots by a reset \(1\)")
+    console.expect_line("tux", "left-here", BOOT_SECONDS)
+    console.wait_end(expected=Status.GUEST_FAILED)
 
 
 def test_pv_guests_use_disks_beside_a_hostile_one(machine: Machine, boot: Boot) -> None:

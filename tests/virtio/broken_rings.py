@@ -1,6 +1,6 @@
 """Broken rings by the million, on a sanitized host library in a process of its own.
 
-    PYTHONPATH=.:build python -m tests.virtio.broken_rings 10000000 > tests/virtio/long.txt
+    PYTHONPATH=.:build python -m tests.virtio.broken_rings 22000000 > tests/virtio/long.txt
 """
 from __future__ import annotations
 
