@@ -261,9 +261,18 @@ def two_levels() -> Machine:
                     (100, [Member(spin())])])  # fmt: skip
 
 
+def mixed() -> Machine:
+    """On two CPUs: one that weighs more than a CPU, spinners, short jobs; one VM capped, one with a reservation."""
+    light = [(100, [Member(sleeper(300_000, 8_000_000, seed))]) for seed in range(4)]
+    return Machine([(5000, [Member(spin())]), (100, [Member(spin()), Member(spin())]), (400, [Member(spin())]), (50, [Member(spin())]),
+                    *light], 2, {2: Limits(cap=30), 3: Limits(reserved=20)})  # fmt: skip
+
+
 def workloads() -> Iterator[tuple[str, Machine]]:
     """Those of `krait bench sched`; made anew each time, for behaviours have a memory."""
     yield "16 spin, 1:2:4:8", spinners([100, 200, 400, 800] * 4)
+    yield "16 spin, 2 CPUs", spinners([100, 200, 400, 800] * 4, 2)
     yield "two levels", two_levels()
     yield "6 sleep, 2 spin", server()
+    yield "limits, 2 CPUs", mixed()
     yield "gamer, spinner", attack()

@@ -1,5 +1,7 @@
 """The numbers of docs/numbers.md, measured."""
 
+from pathlib import Path
+
 import pytest
 
 from hypervisor.sched import policy
@@ -37,7 +39,9 @@ def test_all_policies_are_compared(machine: Machine) -> None:
     assert rows["credit", "gamer, spinner"].first_share > 0.95 > 0.51 > rows["eevdf", "gamer, spinner"].first_share
     for name, counts in report.instructions_per_pick.items():
         assert list(counts) == [2, 16, 64, 256] and all(counts.values()), name
-    eevdf = report.instructions_per_pick["eevdf"]
+    eevdf = report.instructions_per_switch["eevdf"]
+    assert rows["eevdf", "16 spin, 2 CPUs"].lag_most <= 1.5 and rows["eevdf", "16 spin, 2 CPUs"].idle == 0
+    assert Path(report.picture).read_bytes().startswith(b"\x89PNG")
     assert eevdf[256] - eevdf[16] <= 2 * (eevdf[16] - eevdf[2]) and eevdf[256] <= sched_bench.PROMISED_PICK
 
 

@@ -1,8 +1,8 @@
-"""Counts the instructions of one scheduling decision, for each policy and for 2 to 256 vCPUs, and prints them on port 0xE9."""
+"""Counts the instructions of a pick and of a whole switch, for each policy and for 2 to 256 vCPUs, and prints them on port 0xE9."""
 from typing import Annotated, Final
 
 from hypervisor.arch_x86.intrinsics import outb, rdtsc
-from hypervisor.lang import array, char_at, u32, u64
+from hypervisor.lang import array, char_at, struct, u32, u64
 from hypervisor.model import Vcpu, Vm
 from hypervisor.sched import policy
 
@@ -16,6 +16,14 @@ vms: Final[Annotated[list[Vm], 64]] = array(Vm, 64)
 vcpus: Final[Annotated[list[Vcpu], MOST]] = array(Vcpu, MOST)
 
 
+@struct
+class Cost:
+    """Instructions of `pick` alone, and of charge, requeue, pick and slice_of."""
+
+    pick: u64
+    switch: u64
+
+
 def say(text: str) -> None:
     """Print a line on the debug console."""
     i: u64 = 0
@@ -24,8 +32,8 @@ def say(text: str) -> None:
         i += 1
 
 
-def measure(count: u32) -> u64:
-    """Mean instructions of charge, requeue, pick and slice_of with `count` vCPUs that always want the CPU."""
+def measure(count: u32, cost: Cost) -> None:
+    """Mean instructions with `count` vCPUs that always want the CPU."""
     for i in range(count):
         vcpu = vcpus[i]
         vm = vms[i // VCPUS_PER_VM]
@@ -34,7 +42,8 @@ def measure(count: u32) -> u64:
         vcpu.weight = vm.weight
         policy.enqueue(vcpu, 0)
     now: u64 = 0
-    spent: u64 = 0
+    cost.pick = 0
+    cost.switch = 0
     running = policy.pick(0, now)
     for _ in range(DECISIONS):
         assert running is not None
@@ -42,20 +51,25 @@ def measure(count: u32) -> u64:
         now += QUANTUM
         policy.charge(running, QUANTUM, now)
         policy.requeue(running, now)
+        asked = rdtsc()
         running = policy.pick(0, now)
+        cost.pick += rdtsc() - asked
         assert running is not None
         policy.slice_of(running, now)
-        spent += rdtsc() - begun
+        cost.switch += rdtsc() - begun
     for i in range(count):
         policy.dequeue(vcpus[i])
-    return spent // DECISIONS
+    cost.pick = cost.pick // DECISIONS
+    cost.switch = cost.switch // DECISIONS
 
 
 def main() -> None:
     """Called by start.S in long mode."""
+    cost = Cost()
     policy.start(QUANTUM, 1)
     for which in range(policy.POLICIES):
         policy.select(u32(which), 0)
         for count in SIZES:
-            say(f"pick {policy.POLICY_NAMES[which]} {count} {measure(count)}\n")
+            measure(count, cost)
+            say(f"pick {policy.POLICY_NAMES[which]} {count} {cost.pick} {cost.switch}\n")
     outb(0xF4, 0)
