@@ -247,6 +247,7 @@ class Disks:
 
     host: Annotated[list[HostDisk], MAX_HOST_DISKS]
     host_count: u32
+    next_host: u32  # to be served first in the next turn
     virtual: Annotated[list[VirtualDisk | None], MAX_VIRTUAL_DISKS]
     timer: Timer  # throttled queues, timeouts, polling
 

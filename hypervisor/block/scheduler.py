@@ -22,7 +22,9 @@ from hypervisor.status import Status
 from hypervisor.timers import NEVER
 
 ENDS_A_TURN: Final = 8  # each below 2.5 k instructions
-STARTS_A_TURN: Final = 4  # each below 5 k, and 17 k if the driver copies
+STARTS_A_TURN: Final = 4  # each below 5 k
+COPIED_A_TURN: Final = 128  # sectors after which a driver that copies has done enough; 64 take 4 k
+SPENT_ENOUGH: Final = 4  # ends, and starts counted twice, after which no further host disk is served
 CONTENDED_DEPTH: Final = 8
 TAG_UNITS: Final = 256  # of a tag for a byte at weight 1
 REQUEST_COST: Final = 4096  # what a request costs beside its bytes
@@ -50,16 +52,25 @@ def turn(cpu: Cpu) -> None:
     """Take in what has ended and start what may start, a bounded part; the rest is owed."""
     now: u64 = clock.now()
     ended: u32 = 0
+    spent: u64 = 0
     look_at: u64 = NEVER
+    first: u32 = disks.next_host
     for i in range(disks.host_count):
-        host = disks.host[i]
+        number = (first + i) % disks.host_count
+        if spent >= SPENT_ENOUGH:  # the others next time, first
+            disks.next_host = u32(number)
+            look_at = now
+            break
+        host = disks.host[number]
         watch(host, now)
         count = take_in(host)
+        before: u64 = host.started
         ended += count
-        if count != 0 and host.shares:
-            look_at = now  # for the other disk
         look_at = min(look_at, now if count == ENDS_A_TURN else start_some(host, now))
         look_at = min(look_at, choose_polling(host, now))
+        if count != 0 and host.shares:
+            look_at = now  # for the other disk
+        spent += count + 2 * (host.started - before)
     if ended != 0:
         offer_room()
     if look_at <= now:
@@ -152,18 +163,19 @@ def start_some(host: HostDisk, now: u64) -> u64:
     if host.again != 0 and not driver.is_free(host):
         return host.watch_at
     started = start_again_some(host, now)
+    copied: u64 = 0
     look_at: u64 = NEVER
-    while started < STARTS_A_TURN:
+    while started < STARTS_A_TURN and copied < COPIED_A_TURN:
         pick(host, now)
         look_at = choice.ready_at
         disk = choice.disk
         if disk is None:
             break
-        start_next(host, disk, now)
+        copied += start_next(host, disk, now)
         started += 1
     if started != 0:
         driver.notify(host)
-    if started == STARTS_A_TURN:
+    if started == STARTS_A_TURN or copied >= COPIED_A_TURN:
         return now
     return look_at if host.in_flight == 0 else min(look_at, host.watch_at)
 
@@ -197,41 +209,41 @@ def pick(host: HostDisk, now: u64) -> None:
         choice.disk = None
 
 
-def start_next(host: HostDisk, disk: VirtualDisk, now: u64) -> None:
-    """Start the next of what is queued for a disk, and charge its flow."""
+def start_next(host: HostDisk, disk: VirtualDisk, now: u64) -> u64:
+    """Start the next of what is queued for a disk, and charge its flow; how many sectors were copied for that."""
     head = disk.queue
     assert head is not None
     host.started += 1
     disk.served = host.started
     if host.state == DiskState.FAILED:
         end_here(disk, head, Outcome.IO_ERROR)
-        return
+        return 0
     if head.direction == Direction.FLUSH and (not host.can_flush or disk.overlay.root != 0):  # what was written is where it stays
         end_here(disk, head, Outcome.OK)
-        return
+        return 0
     most: u64 = head.sectors - head.started
     if disk.overlay.root != 0:
-        if serve_here(host, disk, head, now):
-            return
+        before: u64 = head.started
+        status = overlay.serve(disk, head)
+        if status != Status.NOT_FOUND:
+            return end_part(host, disk, head, before, status, now)
         most = overlay.unwritten(disk, head.sector + head.started, most)
     transfer = take_transfer(host)
     cutter.fill(host, disk, transfer, most)
     charge(host, disk, transfer.sectors << SECTOR_SHIFT if transfer.segment_count != 0 else 0, transfer.request_count, now)
     start_transfer(host, transfer, now)
+    return transfer.sectors if host.immediate else 0
 
 
-def serve_here(host: HostDisk, disk: VirtualDisk, head: Request, now: u64) -> bool:
-    """Do the next part of a request in the disk's overlay; False: it wants the host disk."""
-    before: u64 = head.started
-    status = overlay.serve(disk, head)
-    if status == Status.NOT_FOUND:
-        return False
-    charge(host, disk, head.started - before << SECTOR_SHIFT, 1 if before == 0 else 0, now)
+def end_part(host: HostDisk, disk: VirtualDisk, head: Request, before: u64, status: Status, now: u64) -> u64:
+    """The overlay has served a part of a request; how many sectors."""
+    served: u64 = head.started - before
+    charge(host, disk, served << SECTOR_SHIFT, 1 if before == 0 else 0, now)
     if status == Status.NO_MEMORY:
         end_here(disk, head, Outcome.IO_ERROR)
     elif head.started == head.sectors:
         end_here(disk, head, head.outcome)
-    return True
+    return served
 
 
 def start_transfer(host: HostDisk, transfer: Transfer, now: u64) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from krait import config, paths
+from hypervisor import abi
+from hypervisor.lang import sizeof
+from krait import bundle, config, newc, paths
 from krait.outcome import ExitCode, KraitError
 
 GOOD = """\
@@ -127,3 +129,63 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"\n\n# \xe9\n")
     with pytest.raises(KraitError, match="latin.toml:3: not UTF-8"):
         config.load(tmp_path / "latin.toml")
+
+
+DISKS = """\
+[[disk]]
+name = "data"
+bus = "nvme"
+size = "8MiB"
+
+[[vm]]
+name = "a"
+kind = "pv"
+
+[[vm.disk]]
+disk = "data"
+start = "4KiB"
+size = "1MiB"
+requests_per_second = 100
+
+[[vm.disk]]
+disk = "data"
+name = "part"
+partition = 2
+overlay = "2MiB"
+"""
+
+
+def test_disks_of_the_machine_and_of_vms() -> None:
+    settings = config.parse(DISKS, "vms.toml", Path())
+    (data,) = settings.disks
+    first, second = settings.vms[0].disks
+    assert (data.name, data.bus, data.image, data.size) == ("data", "nvme", None, 8 << 20)
+    assert (first.name, first.start, first.size, first.requests_a_second) == ("data", 4096, 1 << 20, 100)
+    assert (second.name, second.disk, second.partition, second.overlay) == ("part", "data", 2, 2 << 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("nvme", "scsi"), "3: 'bus' is 'scsi'; it must be one of memory, virtio, ata, nvme"),
+        (('size = "8MiB"', ""), "1: this disk has neither 'image' nor 'size'"),
+        (('disk = "data"\nstart', 'disk = "other"\nstart'), "11: there is no [[disk]] of the name 'other'"),
+        (("partition = 2", 'partition = 2\nsize = "4KiB"'), "19: 'partition' and 'start' or 'size' exclude each other"),
+        (("partition = 2", "partition = 0"), "19: 'partition' is 0; it must be from 1 to 128"),
+        (("partition = 2", "read_only = true"), "20: 'overlay' keeps what is written: the disk cannot be 'read_only' too"),
+        (("partition = 2", "read_only = 1\nlimit = 2"), "20: unknown key 'limit'; known here: "),
+        (("start = ", "first = "), "12: unknown key 'first'; known here: "),
+        (('name = "data"', 'name = "a name that is far too long"'), "2: 'name' has 27 bytes; at most 20 fit"),
+    ],
+)
+def test_disks_that_are_refused(change: tuple[str, str], expected: str) -> None:
+    found = problems(DISKS.replace(*change, 1))
+    assert any(problem.startswith(expected) for problem in found), found
+
+
+def test_bundle_tells_the_hypervisor_of_disks() -> None:
+    settings = config.parse(DISKS.replace("nvme", "memory"), "vms.toml", Path())
+    members: dict[Path, newc.Member] = {}
+    data = bundle._disks(settings, members)
+    assert len(data) == sizeof(abi.DisksHeader) + sizeof(abi.RamDiskConfig) + 2 * sizeof(abi.DiskConfig)
+    assert data[:8] == abi.DISKS_MAGIC.to_bytes(8, "little") and b"part\0" in data and not members
