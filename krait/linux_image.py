@@ -141,16 +141,20 @@ def module_members() -> list[newc.Member]:
 
 
 def _disk_tools() -> list[newc.Member]:
-    """mke2fs as the package e2fsprogs has it, its libraries at the paths where it looks for them."""
-    program = Path(tools.require(MAKE_FILE_SYSTEM))
+    """mke2fs as the package e2fsprogs has it, disk-check and boot-root."""
+    scripts = [newc.Member(name, path.read_bytes(), newc.S_IFREG | 0o755) for name, path in (("bin/disk-check", DISK_CHECK), ("bin/boot-root", BOOT_ROOT))]
+    return [*program_members(MAKE_FILE_SYSTEM, "sbin/mke2fs"), *scripts]
+
+
+def program_members(name: str, target: str) -> list[newc.Member]:
+    """A program of `tools` as its package has it, at `target`, and its libraries at the paths where it looks for them."""
+    program = Path(tools.require(name))
     libraries = sorted(set(re.findall(r"/\S+\.so\S*", _run(["ldd", str(program)], Path.cwd()))))
-    folders = sorted({"/sbin"} | {str(folder) for name in libraries for folder in Path(name).parents} - {"/", "/lib"})
+    parents = {str(folder) for file in [f"/{target}", *libraries] for folder in Path(file).parents}
+    folders = sorted(parents - {"/", *(f"/{folder}" for folder in DIRECTORIES)})
     found = [newc.Member(folder.lstrip("/"), mode=newc.S_IFDIR | 0o755) for folder in folders]
-    found += [newc.Member(name.lstrip("/"), Path(name).resolve().read_bytes(), newc.S_IFREG | 0o755) for name in libraries]
-    found.append(newc.Member("sbin/mke2fs", program.resolve().read_bytes(), newc.S_IFREG | 0o755))
-    found.append(newc.Member("bin/disk-check", DISK_CHECK.read_bytes(), newc.S_IFREG | 0o755))
-    found.append(newc.Member("bin/boot-root", BOOT_ROOT.read_bytes(), newc.S_IFREG | 0o755))
-    return found
+    found += [newc.Member(file.lstrip("/"), Path(file).resolve().read_bytes(), newc.S_IFREG | 0o755) for file in libraries]
+    return [*found, newc.Member(target, program.resolve().read_bytes(), newc.S_IFREG | 0o755)]
 
 
 def root_disk(path: Path, mebibytes: int) -> Path:

@@ -35,6 +35,7 @@ TOOLS = (
     Tool("mke2fs", "e2fsprogs", "file systems of guests' disks"),
     Tool("lz4", "lz4", "takes the stock kernel out of its image for PVH entry"),
     Tool("zstd", "zstd", "the same of kernels compressed by it", optional=True),
+    Tool("stress-ng", "stress-ng", "loads a Linux guest in a test", optional=True),
     Tool("clang", "clang", "sanitizers of the host library"),
     Tool("gdb", "gdb", "krait run --gdb", optional=True),
 )
