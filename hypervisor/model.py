@@ -17,10 +17,10 @@ from hypervisor.mmio_instruction import KNOWN, KnownInstruction
 from hypervisor.virtio.state import Devices
 
 MAX_CPUS: Final = 8
-MAX_VMS: Final = 64
+MAX_VMS: Final = 1024
 MAX_VCPUS_PER_VM: Final = 64
 NAME_BYTES: Final = 32
-MAX_TIMERS: Final = 1024  # armed at one CPU
+MAX_TIMERS: Final = 2304  # armed at one CPU
 CONSOLE_LINE_BYTES: Final = 160
 CONSOLE_INPUT_BYTES: Final = 256
 CONSOLE_OUTPUT_BYTES: Final = 1024  # power of two
@@ -243,7 +243,9 @@ class ConsoleBuffer:
 class Vm:
     """One virtual machine. Lives in frames of its own (zeroed at creation)."""
 
-    id: u32
+    id: u32  # its place in the table of VMs: another VM has it after this one is destroyed
+    generation: u32  # how many had the place before it, modulo 2^16
+    destroy: bool  # once what it holds has been given back its place is free
     state: VmState
     name: Annotated[list[u8], NAME_BYTES]
     kind: u32

@@ -13,7 +13,7 @@ from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 25
+COMMANDS: Final = 27
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
@@ -127,6 +127,8 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
     "resume",
     "stop",
     "reboot",
+    "create",
+    "destroy",
     "undo",
     "weight",
     "cap",
@@ -154,6 +156,8 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "resume NAME",
     "stop NAME",
     "reboot NAME",
+    "create NAME [AS]",
+    "destroy NAME",
     "undo NAME",
     "weight NAME N",
     "cap NAME % [MS]",
@@ -181,6 +185,8 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "let a paused VM go on",
     "end a VM",
     "start a VM again from its kernel",
+    "make a VM of the bundle again, or one like it under another name",
+    "end a VM and forget it",
     "forget what is in the overlays of a VM's disks when it starts again",
     "change a VM's share of the CPUs",
     "what a VM may use at most, in percent of a CPU; 0: no cap",
@@ -208,6 +214,8 @@ ACTIONS: Final = (
     vm_commands.resume,
     vm_commands.stop,
     vm_commands.reboot,
+    vm_commands.create,
+    vm_commands.destroy,
     disk_commands.undo,
     operator_scheduling.weight,
     operator_scheduling.cap,

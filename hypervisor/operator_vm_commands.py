@@ -1,11 +1,11 @@
 """Commands of the prompt about one VM, or about all of them; operator_commands.py lists them."""
 from typing import Annotated, Final
 
-from hypervisor import clock, guest_console, text, vm, vm_control
+from hypervisor import clock, guest_console, text, vm, vm_config, vm_control
 from hypervisor.arch_x86.vm_exit import CAUSE_NAMES, EXIT_CAUSES
 from hypervisor.console import capture, refuse, say
-from hypervisor.lang import array, text_at, u32, u64
-from hypervisor.model import Vcpu, Vm, VmState
+from hypervisor.lang import array, char_at, text_at, u32, u64
+from hypervisor.model import NAME_BYTES, Vcpu, Vm, VmState
 from hypervisor.sched import cpus
 from hypervisor.status import Status
 
@@ -110,6 +110,48 @@ def reboot(arguments: u64) -> None:
     machine = named(arguments)
     if machine is not None and vm_control.reboot(machine) != Status.OK:
         refuse(f"{vm.name(machine)} does not run")
+
+
+def destroy(arguments: u64) -> None:
+    """destroy NAME"""
+    machine = named(arguments)
+    if machine is not None:
+        vm_control.destroy(machine)
+
+
+def create(arguments: u64) -> None:
+    """create NAME [AS]"""
+    called = text.cut_word(arguments)
+    text.cut_word(called)
+    if text.is_empty(text_at(called)):
+        called = arguments
+    if not is_name(text_at(called)):
+        refuse("a name has a-z, 0-9, '-' and '_', at most 31 of them")
+        return
+    for machine in vm.table.vms:
+        if machine is not None and text.same(vm.name(machine), text_at(called)):
+            refuse(f"there is a VM {text_at(called)}; `destroy` it first")
+            return
+    status = vm_config.create_again(text_at(arguments), text_at(called))
+    if status == Status.NOT_FOUND:
+        refuse(f"the bundle has no VM {text_at(arguments)}")
+    elif status == Status.BUSY:
+        refuse("another VM is being loaded: try again")
+    elif status != Status.OK:
+        capture.refused = True  # it was said why
+    else:
+        say(f"{text_at(called)} is being made")
+
+
+def is_name(name: str) -> bool:
+    """As the host's tools allow them: a file may have this name."""
+    length: u32 = 0
+    while char_at(name, length) != 0:
+        byte = char_at(name, length)
+        if not (ord("a") <= byte <= ord("z") or ord("0") <= byte <= ord("9") or (length != 0 and byte in (ord("-"), ord("_")))):
+            return False
+        length += 1
+    return 0 < length < NAME_BYTES
 
 
 def named(name: u64) -> Vm | None:

@@ -202,7 +202,7 @@ def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
 
 
 def reap(cpu: Cpu) -> None:
-    """One piece of what ended VMs leave behind, at nobody's expense. The next: at once if nobody runs, else after
+    """One piece of what ended VMs leave behind, and of the kernel of one that is made or starts again, at nobody's expense. The next: at once if nobody runs, else after
     REAP_PERIOD_NS, so that the others run in between however large the VM was."""
     running = cpu.vcpu
     since = account.begin(cpu)
@@ -212,6 +212,8 @@ def reap(cpu: Cpu) -> None:
     if emptied is not None:
         vm.table.emptied = None
         vm_config.boot_again(emptied)
+    elif not vm_config.load_some():
+        done = False
     now = account.end(cpu, since, None)
     if done:
         end_of_run.check(cpu)

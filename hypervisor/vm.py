@@ -3,14 +3,14 @@ from typing import Annotated, Final
 
 from hypervisor import board, clock, guest_console, log, timers, vcpu
 from hypervisor.abi import VM_KIND_PV, VmConfig
-from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, hva_of
+from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, Hpa, hva_of
 from hypervisor.block import virtual_disk
 from hypervisor.abi_channel import WANT_CONSOLES, EventKind
 from hypervisor.channel import consoles, events
 from hypervisor.channel.state import link
 from hypervisor.cpu import owe
-from hypervisor.lang import address, at, sizeof, struct, text_at, u32, u64, wrap_u64
-from hypervisor.memory import frames, nested
+from hypervisor.lang import address, at, sizeof, struct, text_at, u16, u32, u64, wrap_u64
+from hypervisor.memory import frames, guest_memory, nested
 from hypervisor.model import (CONSOLE_OUTPUT_BYTES, MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
 from hypervisor.paging import page_state, pressure
 from hypervisor.sched import cap
@@ -26,13 +26,15 @@ VM_PAGES: Final = (sizeof(Vm) + PAGE_SIZE - 1) // PAGE_SIZE
 
 @struct
 class VmTable:
-    """All VMs by id, ended ones included: what they held has been given back, their result is kept."""
+    """All VMs by id, ended ones included: what they held has been given back, their result is kept until they are destroyed."""
 
     vms: Annotated[list[Vm | None], MAX_VMS]
-    count: u32
+    count: u32  # places behind are free
     alive: u32  # VMs whose memory has not been given back yet
     end_auto: bool  # the bundle asks that the machine ends with the last VM
     attach: bool  # the bundle asks that the operator is attached to the first VM
+    newest: Vm | None  # the latest made
+    generations: Annotated[list[u16], MAX_VMS]  # how many VMs had each place and are destroyed
     emptied: Vm | None  # it reboots and holds no memory any more: to be made again
 
 
@@ -51,22 +53,26 @@ def by_id(id_: u32) -> Vm | None:
 
 def by_handle(handle: u32) -> Vm | None:
     """The VM that the channel calls `handle`; None: there is none, or no longer."""
-    found = by_id(handle)
+    found = by_id(handle & 0xFFFF)  # channel/events.handle_of: the generation is above
     return found if found is not None and events.handle_of(found) == handle else None
 
 
 def create(config: VmConfig) -> Status:
-    """Make the VM that a checked configuration describes, as table.vms[table.count - 1], without memory contents.
+    """Make the VM that a checked configuration describes, as table.newest, without memory contents.
 
     NO_MEMORY, QUOTA: nothing is left behind. It does not run before start.
     """
-    if table.count >= MAX_VMS:
+    place: u32 = 0
+    while place < MAX_VMS and table.vms[place] is not None:
+        place = u32(place + 1)
+    if place == MAX_VMS:
         return Status.QUOTA
     page = frames.alloc_contiguous_zeroed(VM_PAGES)
     if page == 0:
         return Status.NO_MEMORY
     vm = at(Vm, hva_of(page))
-    vm.id = table.count
+    vm.id = place
+    vm.generation = table.generations[place]
     vm.kind = config.kind
     vm.weight = config.weight
     vm.reserved = config.reserved_percent
@@ -90,7 +96,8 @@ def create(config: VmConfig) -> Status:
         frames.free_contiguous(page, VM_PAGES)
         return status
     table.vms[vm.id] = vm
-    table.count += 1
+    table.newest = vm
+    table.count = u32(max(table.count, place + 1))
     table.alive += 1
     events.happened(vm, EventKind.CREATED, 0, "")
     if link.connected and link.flags & WANT_CONSOLES != 0:
@@ -148,6 +155,19 @@ def start(vm: Vm) -> None:
     events.happened(vm, EventKind.STARTED, vm.reboots, "")
 
 
+def destroy(vm: Vm) -> None:
+    """Free the place of a VM whose memory has been given back: nothing of it is left, and its handle is refused from now on."""
+    assert vm.nested_root == 0
+    events.happened(vm, EventKind.DESTROYED, 0, "")
+    loaded = guest_memory.loading.vm
+    if loaded is not None and loaded == vm:
+        guest_memory.stop_loading()
+    table.newest = None
+    table.vms[vm.id] = None
+    table.generations[vm.id] = u16((vm.generation + 1) & 0xFFFF)
+    frames.free_contiguous(Hpa(address(vm)), VM_PAGES)
+
+
 def stopped(vm: Vm) -> None:
     """The VM runs no more; the run loop gives back what it holds. Its state, ENDED, CRASHED or REBOOTING, was set by who stopped it."""
     if vm.state not in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
@@ -183,7 +203,7 @@ def reap_some() -> bool:
     if vm is None:
         return True
     if vm.state == VmState.REBOOTING:
-        if nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False):
+        if guest_memory.loading.vm is None and nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False):
             destroy_vcpus(vm)
             devices.destroy(vm)
             board.destroy(vm)
@@ -201,4 +221,6 @@ def reap_some() -> bool:
     pressure.frames_returned()
     table.alive -= 1
     events.happened(vm, EventKind.RELEASED, 0, "")
+    if vm.destroy:
+        destroy(vm)
     return first_ended() is None

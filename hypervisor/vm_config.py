@@ -5,11 +5,13 @@ from hypervisor import bundle, disk_config, guest_console, log, phase, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_ATTACH, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES,
                             VM_KIND_LINUX, VM_KIND_MULTIBOOT, VM_KIND_PV, BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
+from hypervisor.arch_x86.intrinsics import load_u8
 from hypervisor.bundle import Member
-from hypervisor.lang import address, at, char_at, copy, sizeof, text_at, u32, u64
+from hypervisor.cpu import owe
+from hypervisor.lang import address, at, char_at, copy, offsetof, sizeof, text_at, u32, u64
 from hypervisor.loaders import elf64, linux64, multiboot, pv_elf, pvh
-from hypervisor.memory import frames
-from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, Vm, VmState
+from hypervisor.memory import frames, guest_memory
+from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, Vm, VmState
 from hypervisor.sched import limits, policy
 from hypervisor.status import Status
 from hypervisor.virtio import devices
@@ -46,8 +48,73 @@ def load() -> Status:
     frames.set_limit(header.memory_limit)
     for i in range(header.vm_count):
         read(member, u32(i))
-        make(u32(i))
+        make(u32(i), False)
     return start_all()
+
+
+def create_again(name: str, called: str) -> Status:
+    """Make a VM from the bundle's configuration `name`, called `called`, and load it piece by piece (load_some); it starts when it
+    is loaded. NOT_FOUND; BUSY: another one is being loaded; BAD_ARGUMENT: refused, and said why."""
+    member = Member()
+    if bundle.find(BUNDLE_CONFIG_MEMBER, member) != Status.OK:
+        return Status.NOT_FOUND
+    if guest_memory.loading.vm is not None:
+        return Status.BUSY
+    for i in range(header.vm_count):
+        place: u64 = hva_of(member.hpa) + sizeof(BundleHeader) + i * sizeof(VmConfig) + offsetof(VmConfig, "name")
+        if is_named(place, name):
+            read(member, u32(i))
+            for at_byte in range(NAME_BYTES):
+                config.name[at_byte] = 0
+            length: u32 = 0
+            while char_at(called, length) != 0 and length < NAME_BYTES - 1:
+                config.name[length] = char_at(called, length)
+                length += 1
+            return make_slowly(u32(i))
+    return Status.NOT_FOUND
+
+
+def is_named(place: u64, name: str) -> bool:
+    """Whether the NAME_BYTES at this address are that name."""
+    for i in range(NAME_BYTES):
+        if load_u8(place + i) != char_at(name, i):
+            return False
+        if char_at(name, i) == 0:
+            return True
+    return False
+
+
+def make_slowly(index: u32) -> Status:
+    """One VM from `config`, its kernel to be copied by load_some."""
+    vm.table.newest = None
+    guest_memory.loading.vm = None
+    made = make(index, True)
+    if made is None:
+        guest_memory.stop_loading()
+        return Status.BAD_ARGUMENT
+    owe(WORK_REAP)
+    return Status.OK
+
+
+def load_some() -> bool:
+    """Copy a piece of the kernel of the VM that is being made or made again, and let it run once it is loaded; True: none is."""
+    made = guest_memory.loading.vm
+    if made is None:
+        return True
+    if made.state != VmState.PAUSED:  # it was stopped meanwhile
+        guest_memory.stop_loading()
+        return True
+    status = guest_memory.load_some()
+    if status == Status.BUSY:
+        return False
+    guest_memory.stop_loading()
+    if status != Status.OK:
+        refuse("there is no memory for its kernel")
+        made.state = VmState.CRASHED
+        vm.stopped(made)
+    else:
+        vm.start(made)
+    return True
 
 
 def read(member: Member, index: u32) -> None:
@@ -62,58 +129,69 @@ def read(member: Member, index: u32) -> None:
         module.text[MODULE_TEXT_BYTES - 1] = 0
 
 
-def make(index: u32) -> None:
-    """One VM from `config`, which is the bundle's `index`."""
+def make(index: u32, slowly: bool) -> Vm | None:
+    """One VM from `config`, which is the bundle's `index`; None: it is refused, and that is said. `slowly`: its kernel is copied by
+    load_some."""
     if not name_is_printable():
         config.name[0] = 0  # it is not to be said either
         refuse("the name of a VM is empty or has bytes that cannot be printed")
-        return
+        return None
     problem = first_problem()
     if char_at(problem, 0) != 0:
         refuse(problem)
-        return
+        return None
     status = vm.create(config)
     if status != Status.OK:
-        refuse("not enough memory, or too many vCPUs")
-        return
-    made = vm.by_id(vm.table.count - 1)
+        refuse("not enough memory, or too many VMs or vCPUs")
+        return None
+    made = vm.table.newest
     assert made is not None
     made.config_index = index
+    if slowly:
+        guest_memory.start_loading(made)
+    if not finish(made):
+        made.destroy = slowly
+        vm.stopped(made)
+        return None
+    return made
+
+
+def finish(made: Vm) -> bool:
+    """Disks and kernel of a VM just made; False, and said why: it cannot have them."""
     problem = disk_config.attach(made)
     if char_at(problem, 0) != 0:
         refuse(problem)
-        vm.stopped(made)
-        return
+        return False
     if devices.add_disks(made) != Status.OK:
         refuse("not enough memory for its disks' devices")
-        vm.stopped(made)
-        return
+        return False
     status = load_kernel(made)
     if status != Status.OK:
         refuse("its kernel cannot be loaded: missing, damaged, or too large for the VM's memory")
-        vm.stopped(made)
+        return False
+    return True
 
 
 def boot_again(made: Vm) -> None:
     """A VM that has reset itself and was emptied (vm.table.emptied): its vCPUs, devices and memory as at its first start.
 
-    One that cannot have memory for that now is stopped. Not bounded: the kernel is copied in one piece.
+    Its kernel is copied by load_some. One that cannot have memory for that now is stopped.
     """
     member = Member()
     status = bundle.find(BUNDLE_CONFIG_MEMBER, member)
     if status == Status.OK:
         read(member, made.config_index)
         status = vm.create_parts(made)
+        guest_memory.start_loading(made)
     if status == Status.OK:
         status = devices.add_disks(made)
     if status == Status.OK:
         status = load_kernel(made)
     if status != Status.OK:
         refuse("it cannot be started again: no memory for its kernel")
+        guest_memory.stop_loading()
         made.state = VmState.CRASHED
         vm.stopped(made)
-        return
-    vm.start(made)
 
 
 def name_is_printable() -> bool:

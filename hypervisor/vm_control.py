@@ -1,4 +1,4 @@
-"""What the operator may do to a VM, by the prompt or by the channel: pause, resume, stop, reboot.
+"""What the operator may do to a VM, by the prompt or by the channel: pause, resume, stop, reboot, destroy.
 
 While a VM is paused its time stands still: its TSC offset, guest time and the deadlines of its timers move on by the length of
 the pause, and KVM's clock tells a stock guest that it was stopped.
@@ -93,6 +93,17 @@ def reboot(machine: Vm) -> Status:
     events.happened(machine, EventKind.REBOOTING, machine.reboots, "the operator")
     vm.stopped(machine)
     return Status.OK
+
+
+def destroy(machine: Vm) -> None:
+    """End a VM if it has not ended, and free its place in the table once what it holds has been given back."""
+    machine.destroy = True
+    if is_alive(machine):
+        stop(machine)
+    elif machine.state == VmState.REBOOTING:
+        machine.state = VmState.ENDED  # it is being emptied: let that go on to the end
+    elif machine.nested_root == 0:
+        vm.destroy(machine)
 
 
 def is_alive(machine: Vm) -> bool:

@@ -143,9 +143,9 @@ class Console:
         try:
             self._spawn.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.2)
         finally:
-            self.emulator.stop()
             if self.guests is not None:
                 self.guests.close()
+            self.emulator.stop()
             self._spawn.close()
 
     def _story(self) -> str:

@@ -17,6 +17,7 @@ from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.arch_x86.state import Registers
 from hypervisor.arch_x86.svm import init
 from hypervisor.arch_x86.svm.vmcb import Vmcb
+from hypervisor.channel.events import handle_of
 from hypervisor.cpu import cpus
 from hypervisor.lang import at, clear, map_memory, unmap_memory
 from hypervisor.loaders import pv_elf
@@ -366,6 +367,29 @@ def test_time_stands_still_while_paused(host: Host) -> None:
     assert runs[0] == 0 and 900_000 <= runs[1] < 3_000_000, "the timer came at its guest time"
     kept = ["".join(map(chr, log.get(number).text)) for number in range(log.first_kept(), log.ring.written)]
     assert kept[-2].startswith("vm 'a' paused\0") and kept[-1].startswith("vm 'a' resumed after ")
+
+
+def test_a_destroyed_vm_leaves_nothing_and_its_handle_is_refused(host: Host) -> None:
+    """Its place goes to the next VM, under another handle."""
+    free = ledger.book.counts[Kind.FREE]
+    seen: list[int] = []
+
+    def script(guest: Guest) -> Script:
+        seen.append(handle_of(guest.vm))
+        assert vm.by_handle(seen[-1]) is not None
+        if len(seen) % 2:
+            yield from power_off(guest)
+        vm_control.destroy(guest.vm)  # while it runs
+        guest.call(Hypercall.YIELD)
+        yield
+        raise AssertionError("it runs on")
+
+    for _ in range(4):
+        host.add("a", script).destroy = True
+        assert host.run() == EXIT_OK
+        assert vm.table.vms[0] is None and ledger.book.counts[Kind.FREE] + ledger.book.counts[Kind.QUARANTINED] == free
+    assert seen == [generation << 16 for generation in range(4)]
+    assert all(vm.by_handle(handle) is None for handle in seen)
 
 
 @pytest.mark.parametrize("data, status", [

@@ -35,7 +35,7 @@ ring: Final = Ring()
 
 def handle_of(vm: Vm) -> u32:
     """What names this VM on the channel, and no other one ever."""
-    return vm.id
+    return vm.generation << 16 | vm.id
 
 
 def happened(vm: Vm, kind: EventKind, code: u32, text: str) -> None:

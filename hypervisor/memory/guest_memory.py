@@ -6,7 +6,7 @@ both are counted in vm.holes_touched and answered BAD_ADDRESS.
 """
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from hypervisor import clock
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Gfn, Gpa, Hva, hva_of
@@ -22,6 +22,8 @@ from hypervisor.status import Status
 
 PIN_MOST: Final = 32 * 1024  # bytes that one pin may span
 RANDOM_WAIT_MASK: Final[u64] = 7  # debug images: one pin in eight answers WAIT
+LOAD_CHUNK: Final = 16 * PAGE_SIZE  # bytes copied at a time: about 25 k instructions, backing included
+LOADS_MOST: Final = 64  # more, of one VM, are copied at once
 ALL_ONES: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -33,7 +35,27 @@ class RandomWait:
     waits: u64
 
 
+@struct
+class Load:
+    """A copy to be done."""
+
+    gpa: Gpa
+    source: Hva
+    length: u64
+
+
+@struct
+class Loading:
+    """The VM that is being loaded piece by piece; the loaders note what is long."""
+
+    vm: Vm | None
+    count: u32
+    next: u32
+    loads: Annotated[list[Load], LOADS_MOST]
+
+
 random_wait: Final = RandomWait()
+loading: Final = Loading()
 
 
 def start_random_waits(seed: u64) -> None:
@@ -148,9 +170,51 @@ def copy_out(vcpu: Vcpu, gpa: Gpa, source: Hva, length: u64) -> Status:
 
 
 def load_image(vm: Vm, gpa: Gpa, source: Hva, length: u64) -> Status:
-    """Loaders: copy into the RAM of a VM that does not run yet, backing it. NO_MEMORY; BAD_ADDRESS: nothing is written. Not bounded."""
+    """Loaders: copy into the RAM of a VM that does not run yet, backing it. NO_MEMORY; BAD_ADDRESS: nothing is written. Not bounded;
+    between start_loading and the last load_some of that VM long ones are only noted, for load_some to copy."""
     if not in_ram(vm, gpa, length):
         return Status.BAD_ADDRESS
+    if length > LOAD_CHUNK and loading.vm is not None and loading.count < LOADS_MOST:
+        noted = loading.loads[loading.count]
+        noted.gpa = gpa
+        noted.source = source
+        noted.length = length
+        loading.count += 1
+        return Status.OK
+    return _copy_image(vm, gpa, source, length)
+
+
+def start_loading(vm: Vm) -> None:
+    """What the loaders copy into this VM from now on is done by load_some."""
+    loading.vm = vm
+    loading.count = 0
+    loading.next = 0
+
+
+def stop_loading() -> None:
+    """All is copied, or the VM has ended."""
+    loading.vm = None
+
+
+def load_some() -> Status:
+    """Copy a bounded piece of what was noted. OK: that was all; BUSY: there is more; NO_MEMORY."""
+    vm = loading.vm
+    if vm is None or loading.next == loading.count:
+        return Status.OK
+    noted = loading.loads[loading.next]
+    part: u64 = min(noted.length, LOAD_CHUNK)
+    status = _copy_image(vm, noted.gpa, noted.source, part)
+    if status != Status.OK:
+        return status
+    noted.gpa = Gpa(noted.gpa + part)
+    noted.source = Hva(noted.source + part)
+    noted.length -= part
+    if noted.length == 0:
+        loading.next += 1
+    return Status.BUSY
+
+
+def _copy_image(vm: Vm, gpa: Gpa, source: Hva, length: u64) -> Status:
     done: u64 = 0
     while done < length:
         status = backing.back(vm, Gfn((gpa + done) >> PAGE_SHIFT))

@@ -43,12 +43,11 @@ def state_map_frames(vm: Vm) -> u64:
 def create(vm: Vm) -> Status:
     """Give a VM (id and memory_bytes set, memory a multiple of 4 KiB) empty nested tables and a page state map.
 
-    BAD_ARGUMENT: size of memory; NO_MEMORY; QUOTA: too many VMs.
+    BAD_ARGUMENT: size of memory; NO_MEMORY; QUOTA: another VM has its id.
     """
     if vm.memory_bytes & PAGE_MASK != 0 or vm.memory_bytes == 0 or vm.memory_bytes >> PAGE_SHIFT > GFN_LIMIT:
         return Status.BAD_ARGUMENT
-    place = _vacant_space()
-    if place == MAX_VMS:
+    if vm.id >= MAX_VMS or spaces.vms[vm.id] is not None:
         return Status.QUOTA
     root = frames.alloc_for(vm.id, Use.NESTED_TABLE)
     if root == 0:
@@ -62,16 +61,8 @@ def create(vm: Vm) -> Status:
     vm.nested_frames = 1
     vm.page_state_hva = hva_of(states)
     vm.overhead_frames += state_map_frames(vm)
-    spaces.vms[place] = vm
+    spaces.vms[vm.id] = vm
     return Status.OK
-
-
-def _vacant_space() -> u32:
-    """Index of an unused place in the list of address spaces; its length if there is none."""
-    place: u32 = 0
-    while place < MAX_VMS and spaces.vms[place] is not None:
-        place = u32(place + 1)
-    return place
 
 
 def slot_of(vm: Vm, gfn: Gfn) -> Hva:
@@ -261,7 +252,4 @@ def _leave(vm: Vm) -> None:
     frames.free_contiguous(Hpa(vm.page_state_hva), state_map_frames(vm))
     vm.overhead_frames -= state_map_frames(vm)
     vm.page_state_hva = Hva(0)
-    for place in range(MAX_VMS):
-        other = spaces.vms[place]
-        if other is not None and address(other) == address(vm):
-            spaces.vms[place] = None
+    spaces.vms[vm.id] = None

@@ -42,7 +42,7 @@ class Table:
 
 @struct
 class AddressSpaces:
-    """Every VM that has nested tables: nested.create enters it, nested.destroy takes it out."""
+    """Every VM that has nested tables, by id: nested.create enters it, nested.destroy takes it out."""
 
     vms: Annotated[list[Vm | None], MAX_VMS]
 
@@ -91,8 +91,5 @@ def leaf(root: Hpa, gfn: Gfn) -> u64:
 
 
 def vm_of(id_: u64) -> Vm | None:
-    """The VM with nested tables that has this id, or None. Slow: for checks."""
-    for vm in spaces.vms:
-        if vm is not None and vm.id == id_:
-            return vm
-    return None
+    """The VM with nested tables that has this id, or None."""
+    return spaces.vms[id_] if id_ < MAX_VMS else None

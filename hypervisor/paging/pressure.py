@@ -148,7 +148,8 @@ def frames_returned() -> None:
         return
     for vm in spaces.vms:
         if vm is not None:
-            for vcpu in vm.vcpus:
+            for index in range(vm.vcpu_count):
+                vcpu = vm.vcpus[index]
                 if vcpu is not None and vcpu.frame_wait_until != 0 and vcpu.state == VcpuState.WAITING:
                     wake(vcpu)
 

@@ -8,7 +8,7 @@ from hypervisor.lang import struct, u32, u64
 from hypervisor.model import Vcpu
 from hypervisor.sched import cpus
 
-CAPACITY: Final = 256  # vCPUs of all VMs together; vcpu.create holds to it
+CAPACITY: Final = 1088  # vCPUs of all VMs together; vcpu.create holds to it
 
 
 @struct
