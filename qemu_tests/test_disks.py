@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from krait.machine import Machine
+from qemu_tests import power_cuts
 from qemu_tests.conftest import Boot
 from qemu_tests.harness import Console, Table
 from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
@@ -123,3 +124,10 @@ def test_errors_of_a_disk_reach_the_guest(machine: Machine, boot: Boot, tmp_path
     assert int(console.expect(r"virtio0 +faulty +ok +16 +0 +\d+ +(\d+) +0")[1]) >= 1
     console.send_line("poweroff")
     console.wait_end()
+
+
+@svm_only
+def test_what_was_synced_survives_a_power_cut(machine: Machine, tmp_path: Path) -> None:
+    """QEMU is killed while a guest writes; `make long` does that fifty times."""
+    promised, looked_at = power_cuts.cut(tmp_path, "virtio", 7)
+    assert promised >= 1 and looked_at >= 1
