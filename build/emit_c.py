@@ -68,6 +68,7 @@ def _keyword(struct: Struct) -> str:
 def _prototype(function: Function, visible: set[str]) -> str:
     params = ", ".join(c_type(kind) for _, kind in function.params) or "void"
     attributes = " __attribute__((noreturn))" if function.result == NORETURN else ""
+    attributes += " __attribute__((noinline))" if function.apart else ""
     attributes += " __attribute__((externally_visible))" if function.symbol in visible else ""
     return f"{c_type(function.result)} {function.symbol}({params}){attributes};"
 

@@ -60,6 +60,7 @@ class Function:
     result: Type
     node: ast.FunctionDef
     external: bool = False
+    apart: bool = False
     calls: set[str] = field(default_factory=set)
 
 

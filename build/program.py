@@ -235,9 +235,10 @@ class Declarations(Texts):
         if not isinstance(node, ast.FunctionDef):
             return
         arguments = node.args
-        if node.decorator_list or arguments.defaults or arguments.kw_defaults or arguments.vararg or arguments.kwarg \
+        apart = [ast.unparse(decorator) for decorator in node.decorator_list] == ["apart"]
+        if (node.decorator_list and not apart) or arguments.defaults or arguments.kw_defaults or arguments.vararg or arguments.kwarg \
                 or arguments.posonlyargs or arguments.kwonlyargs:
-            raise self.refuse(node, "decorators, defaults and *args are not in the subset", "plain parameters")
+            raise self.refuse(node, "decorators but apart, defaults and *args are not in the subset", "plain parameters")
         if getattr(node, "type_params", None):
             raise self.refuse(node, "generic functions are not in the subset", "one function a type")
         params = []
@@ -253,7 +254,8 @@ class Declarations(Texts):
         symbol = f"{self.module.prefix}__{node.name}"
         if self.module.external and symbol not in self.program.native_text:
             symbol = node.name
-        self.module.names[node.name] = Function(self.module.name, node.name, symbol, params, result, node, self.module.external)
+        self.module.names[node.name] = Function(self.module.name, node.name, symbol, params, result, node, self.module.external,
+                                                 apart)
 
     def _table_of_functions(self, node: ast.stmt) -> None:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Tuple) or not isinstance(node.target, ast.Name):

@@ -27,10 +27,12 @@ WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-but-set-va
                                              "incompatible-pointer-types", "array-bounds", "return-type"))]
 # -fno-peephole2: gcc 12.2 rewrites "load, copy, and, cmov" so that it tests a register the load has overwritten (seen in
 # nested_walk.leaf, at plain -O2 too). Leaving out if-conversion hides only some of it.
+# -fno-ipa-reference, -fno-ipa-modref: both take a call for harmless to the variables that its code does not name, even if it
+# waits for another CPU or lets interrupts in (seen in smp.py: a variable that a wait waits for, kept in a register across it).
 METAL = ["-std=gnu11", "-O2", "-g", "-gdwarf-4", "-ffreestanding", "-mgeneral-regs-only", "-mno-red-zone", "-fno-pic", "-fno-pie",
          "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-ffunction-sections",
          "-fdata-sections", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fwrapv", "-fno-delete-null-pointer-checks",
-         "-fno-crossjumping", "-fno-tree-tail-merge", "-fno-peephole2", "-ftrivial-auto-var-init=zero",
+         "-fno-crossjumping", "-fno-tree-tail-merge", "-fno-peephole2", "-fno-ipa-reference", "-fno-ipa-modref", "-ftrivial-auto-var-init=zero",
          "-Ulinux", "-Uunix", "-minline-all-stringops",  # gcc writes copies and fills itself: there is no library
          "-mmemcpy-strategy=rep_8byte:-1:noalign", "-mmemset-strategy=rep_8byte:-1:noalign",
          "-fsanitize=bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"]

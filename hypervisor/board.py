@@ -12,6 +12,7 @@ from hypervisor.devices.platform import Platform
 from hypervisor.devices.rate import NEVER
 from hypervisor.events import notify, raise_event
 from hypervisor.handlers.outcome import Outcome
+from hypervisor.kick import kick
 from hypervisor.lang import address, at, sizeof, text_at, u32, u64
 from hypervisor.memory import frames
 from hypervisor.memory.ledger import Use

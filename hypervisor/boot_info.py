@@ -129,6 +129,15 @@ def has_usable(place: u64, size: u64) -> bool:
     return False
 
 
+def is_usable(start: u64, end: u64) -> bool:
+    """Whether [start, end) lies in one range of usable memory."""
+    for i in range(info.range_count):
+        entry = info.ranges[i]
+        if entry.usable and entry.base <= start and end <= entry.base + entry.size:
+            return True
+    return False
+
+
 def _read_pvh(start: HvmStartInfo) -> Status:
     if start.version == 0 or start.memmap_paddr == 0:
         return Status.UNSUPPORTED  # no memory map

@@ -1,7 +1,7 @@
 """Events for PV guests: raised here, shown to the guest by inject.py before it runs on."""
-from hypervisor.cpu import owe
+from hypervisor.kick import kick
 from hypervisor.lang import u64
-from hypervisor.model import WORK_INJECT, Vcpu, VcpuState
+from hypervisor.model import Vcpu, VcpuState
 from hypervisor.sched.wake import wake
 
 
@@ -15,5 +15,4 @@ def notify(vcpu: Vcpu) -> None:
     """Something may wait for the vCPU: it looks before it runs on. Wakes one that sleeps in BLOCK or HLT, unless it hears nothing."""
     if vcpu.state == VcpuState.BLOCKED and not vcpu.deaf:
         wake(vcpu)
-    if vcpu.on_cpu:
-        owe(WORK_INJECT)
+    kick(vcpu)

@@ -10,6 +10,7 @@ from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exc
                                  interrupt_window, invlpg, io, monitor_mwait, nested_fault, nmi, pause, rdmsr, rdpmc, rdtsc, triple_fault,
                                  unknown, virtualization, wbinvd, wrmsr, xsetbv)
 from hypervisor.handlers.outcome import Outcome
+from hypervisor.lang import apart
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState
 from hypervisor.sched.wake import sleep
 
@@ -38,6 +39,7 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
         inject.exception(vcpu, DB)
 
 
+@apart
 def leave(vcpu: Vcpu, outcome: Outcome) -> None:
     """The vCPU does not simply run on."""
     if outcome == Outcome.BLOCK:

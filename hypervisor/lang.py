@@ -15,6 +15,7 @@ from typing import (TYPE_CHECKING, Annotated, Any, Callable, Iterator, NewType, 
                     Union, cast, get_args, get_origin, get_type_hints, overload)
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     u8: TypeAlias = int
@@ -306,6 +307,11 @@ def struct(cls: Any = None, /, *, packed: bool = False, align: int = 1) -> Any:
 def union(cls: type[T]) -> type[T]:
     """Class decorator: as `struct`, with all fields at offset 0."""
     return cast(type[T], _make_struct(cls, False, 1, True))
+
+
+def apart(function: F) -> F:
+    """Function decorator: compiled on its own, never into its callers, so that what it needs costs a frequent path nothing."""
+    return function
 
 
 def at(cls: type[T], place: int) -> T:

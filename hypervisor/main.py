@@ -1,6 +1,6 @@
 """Krait starts here: bring-up in named phases, each one line on the console, then the run loop."""
-from hypervisor import (boot_info, boot_options, bundle, clock, clock_commands, disk_config, entropy, operator, phase, run_loop, timers, vm,
-                        vm_config)
+from hypervisor import (boot_info, boot_options, bundle, clock, clock_commands, disk_config, entropy, operator, phase, run_loop, smp,
+                        timers, vm, vm_config)
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
 from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, hpet, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
@@ -23,6 +23,7 @@ from hypervisor.virtio import block_device
 def main(magic: u32, loader_info: u64) -> None:
     """Called by boot.S on the boot CPU, in long mode, interrupts off. Does not return."""
     clock.start()
+    online.count = 1
     start_console()  # so that everything after can say what is wrong
     start_exceptions()  # so that our own faults are decoded
     check_cpu()
@@ -35,6 +36,7 @@ def main(magic: u32, loader_info: u64) -> None:
     find_frames()  # from here memory can be taken
     find_virtualization()
     find_disks()  # needs frames for their queues
+    start_cpus()
     start_guests()
     run_loop.run(cpus[0])
 
@@ -159,6 +161,11 @@ def find_disks() -> None:
         gpt.read_table(host)
         table = gpt.STATE_NAMES[host.table]
         phase.found(f"disk {host_disk.name(host)}", f"{host.sectors >> 11} MiB, serial \"{text_at(address(host.serial))}\"{table}")
+
+
+def start_cpus() -> None:
+    """The other CPUs; they wait until guests run. From here the lock is held."""
+    smp.start_all()
 
 
 def start_guests() -> None:

@@ -35,8 +35,9 @@ WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
 WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a time
 WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: block/scheduler.turn
 WORK_CHANNEL: Final = 256  # the host has sent frames, or there is something to be sent: channel/link.poll
-WORK_NAMES: Final[Annotated[list[str], 9]] = [
-    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel"]  # by bit
+WORK_CRASH: Final = 512  # debug images: the operator wants a fault of ours here
+WORK_NAMES: Final[Annotated[list[str], 10]] = [
+    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel", "crash"]  # by bit
 
 
 class VcpuState(IntEnum):
@@ -152,6 +153,7 @@ class Vcpu:
     reinject_error: u32
     event_interrupt: bool  # pending_events has been shown in VcpuInfo; event_vector waits for injection
     on_cpu: bool  # it is the vCPU whose state is loaded (Cpu.vcpu)
+    cpu: Cpu | None  # where it runs, or ran last
     restart: bool  # the last exit is dispatched again in place of the next entry (its handler got WAIT)
     # switched state
     xcr0: u64
@@ -313,6 +315,8 @@ class Cpu:
     reap: Timer
     next_asid: u32
     asid_generation: u64
+    halted: bool  # in idle's HLT, without the lock
+    crash_kind: u32  # WORK_CRASH: which (crash_commands.py)
     vendor_hva: Hva  # host save area / VMXON region
     loaded: Vcpu | None  # VT-x: whose VMCS is the current one here
     msr_owner: Vcpu | None  # VT-x: whose STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, DR6 and CR2 are in the CPU

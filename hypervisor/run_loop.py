@@ -1,25 +1,29 @@
-"""The run loop of one host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling."""
+"""The run loop of each host CPU: do what is owed, enter, decode, dispatch. Interrupts are off but while idle or polling.
+
+The CPU holds the hypervisor's lock (lock.py) all the time but while it is in a guest or idle.
+"""
 from typing import Final
 
-from hypervisor import (apic_bus, board, clock, end_of_run, exits, inject, model, operator, path_lengths, steal_time, timers, vm,
-                        vm_config)
+from hypervisor import (apic_bus, board, clock, crash_commands, end_of_run, exits, inject, model, operator, path_lengths, steal_time,
+                        timers, vm, vm_config)
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
 from hypervisor.block import scheduler as disk_scheduler
 from hypervisor.build_options import DEBUG, MEASURE_PATHS
 from hypervisor.channel import link
 from hypervisor.events import raise_event
-from hypervisor.lang import address, u32, u64, wrap_u32
+from hypervisor.lang import apart, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
-from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
+from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_CRASH, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
+from hypervisor.paging import pressure
 from hypervisor.sched import account, policy, wake
 
 REAP_PERIOD_NS: Final[u64] = 1_000_000  # between two pieces of what an ended VM leaves, while others want to run
 
 
 def run(cpu: Cpu) -> None:
-    """For ever. VMs have been made and started."""
+    """For ever; the lock is held. VMs have been made and started."""
     cpu.reap.kind = TimerKind.REAP
     cpu.work |= WORK_RESCHED | WORK_REAP
     while True:
@@ -27,21 +31,24 @@ def run(cpu: Cpu) -> None:
             do_work(cpu)
         vcpu = cpu.vcpu
         if vcpu is None:
+            backend.park(cpu)
             host_interrupts.idle(cpu)
             continue
-        if vcpu.restart:
-            vcpu.restart = False
-            cpu.work |= WORK_INJECT  # put off until the exit is done with
-        else:
-            backend.enter(cpu, vcpu)
-            backend.decode(vcpu, vcpu.exit)
-        if MEASURE_PATHS:
-            path_lengths.begin()
-        exits.dispatch(vcpu, vcpu.exit)
-        if MEASURE_PATHS:
-            path_lengths.end_exit(vcpu.exit.cause)
+        while cpu.work == 0:  # only work changes the vCPU
+            if vcpu.restart:
+                vcpu.restart = False
+                cpu.work |= WORK_INJECT  # put off until the exit is done with
+            else:
+                backend.enter(cpu, vcpu)
+                backend.decode(vcpu, vcpu.exit)
+            if MEASURE_PATHS:
+                path_lengths.begin()
+            exits.dispatch(vcpu, vcpu.exit)
+            if MEASURE_PATHS:
+                path_lengths.end_exit(vcpu.exit.cause)
 
 
+@apart
 def do_work(cpu: Cpu) -> None:
     """The lowest bit of what is owed. What concerns a vCPU falls away when none is current."""
     bit: u32 = cpu.work & wrap_u32(0 - cpu.work)
@@ -74,6 +81,9 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
             operator.poll(cpu)
         account.end(cpu, since, None)
         return
+    if DEBUG and bit == WORK_CRASH:
+        crash_commands.crash_here(cpu)
+        return
     vcpu = cpu.vcpu
     if vcpu is not None:
         work_for(cpu, vcpu, bit)
@@ -87,6 +97,7 @@ def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:
             assert owner is not None
             vcpu.seen_epoch = owner.epoch
             backend.flush(cpu, vcpu)
+            pressure.frames_settle()
         case model.WORK_FPU:
             switch_extended_state(cpu, vcpu)
         case model.WORK_INJECT:
@@ -143,11 +154,11 @@ def reschedule(cpu: Cpu) -> None:
         cpu.vcpu = None
         now = account.end(cpu, now, None)
     vcpu = policy.pick(cpu.id, now)
+    changed = previous is None or vcpu is None or previous != vcpu
+    if changed and previous is not None:
+        leave(cpu, previous)
     cpu.vcpu = vcpu
     wake.ask(policy.stranded())
-    changed = previous is None or vcpu is None or address(previous) != address(vcpu)
-    if changed and previous is not None:
-        steal_time.left(previous)
     if vcpu is None:
         timers.cancel(cpu.slice)
         if cpu.reap.heap_index != 0:
@@ -163,6 +174,9 @@ def reschedule(cpu: Cpu) -> None:
     cpu.work |= WORK_INJECT
     owner = vcpu.vm
     assert owner is not None
+    if changed and vcpu.cpu != cpu:
+        vcpu.cpu = cpu
+        backend.migrate(cpu, vcpu)
     if changed or vcpu.tsc_offset != owner.tsc_offset:
         backend.switch_to(cpu, owner, vcpu)
         steal_time.entered(vcpu)
@@ -184,6 +198,18 @@ def put_back(vcpu: Vcpu, now: u64) -> None:
     wake.await_refill(owner)
 
 
+def leave(cpu: Cpu, vcpu: Vcpu) -> None:
+    """All of its state goes from the CPU to memory: from now on another CPU may run it, or its VM be given back."""
+    if cpu.fpu_owner == vcpu:
+        extended_state.save(vcpu)
+        cpu.fpu_owner = None
+    backend.leave(cpu, vcpu)
+    steal_time.left(vcpu)
+    owner = vcpu.vm
+    if owner is not None and owner.state in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
+        cpu.work |= WORK_REAP
+
+
 def may_run(vcpu: Vcpu) -> bool:
     """Is it to compete for the CPU?"""
     owner = vcpu.vm
@@ -191,14 +217,10 @@ def may_run(vcpu: Vcpu) -> bool:
 
 
 def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
-    """FPU, XCR0, debug registers: save those of the vCPU that had the CPU last, load this one's."""
-    owner = cpu.fpu_owner
-    if owner is not None:
-        if address(owner) == address(vcpu):
-            return
-        extended_state.save(owner)
-    extended_state.load(vcpu)
-    cpu.fpu_owner = vcpu
+    """FPU, XCR0, debug registers: load this vCPU's; the one that had the CPU before has saved its own when it left."""
+    if cpu.fpu_owner != vcpu:
+        extended_state.load(vcpu)
+        cpu.fpu_owner = vcpu
 
 
 def reap(cpu: Cpu) -> None:

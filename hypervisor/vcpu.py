@@ -82,9 +82,6 @@ def destroy(vm: Vm, index: u32) -> None:
     if vcpu is None:
         return
     assert not vcpu.on_cpu
-    owner = this_cpu().fpu_owner
-    if owner is not None and address(owner) == address(vcpu):
-        this_cpu().fpu_owner = None
     backend.destroy_vcpu(vm, vcpu)
     if vcpu.fpu_hva != 0:
         frames.free(hpa_of(vcpu.fpu_hva))

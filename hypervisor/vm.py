@@ -187,11 +187,20 @@ def stopped(vm: Vm) -> None:
 
 
 def first_ended() -> Vm | None:
-    """A VM that has ended, or reboots, and still holds memory."""
+    """A VM that has ended, or reboots, and still holds memory; all CPUs have left it (run_loop.leave)."""
     for vm in table.vms:
         if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
-            return vm
+            if not is_on_cpu(vm):
+                return vm
     return None
+
+
+def is_on_cpu(vm: Vm) -> bool:
+    """Whether some CPU still has a vCPU of it."""
+    for member in vm.vcpus:
+        if member is not None and member.on_cpu:
+            return True
+    return False
 
 
 def reap_some() -> bool:

@@ -5,11 +5,11 @@ the pause, and KVM's clock tells a stock guest that it was stopped.
 """
 from typing import Final
 
-from hypervisor import apic_bus, board, clock, guest_console, log, msrs, timers, vm
+from hypervisor import apic_bus, board, clock, guest_console, kick, log, msrs, timers, vm
 from hypervisor.abi_channel import EventKind
 from hypervisor.addresses import Gpa
 from hypervisor.channel import events
-from hypervisor.cpu import owe, this_cpu
+from hypervisor.cpu import this_cpu
 from hypervisor.devices import kvm_clock
 from hypervisor.lang import offsetof, u64, wrap_u64
 from hypervisor.memory import guest_memory
@@ -31,9 +31,10 @@ def pause(machine: Vm) -> Status:
             vcpu.timer_held = vcpu.timer.heap_index != 0
             timers.cancel(vcpu.timer)
             timers.cancel(vcpu.apic_timer)
-            if not vcpu.on_cpu:
+            if vcpu.on_cpu:
+                kick.owe_to_its(vcpu, WORK_RESCHED)  # it leaves when it has been charged
+            else:
                 policy.dequeue(vcpu)
-    owe(WORK_RESCHED)  # one that is on the CPU leaves it when it has been charged
     log.info(f"vm '{vm.name(machine)}' paused")
     events.happened(machine, EventKind.PAUSED, 0, "")
     return Status.OK
@@ -54,11 +55,12 @@ def resume(machine: Vm) -> Status:
                 timers.arm(this_cpu(), vcpu.timer, vcpu.timer.deadline + lost)
             apic_bus.arm(vcpu)
             say_stopped(machine, vcpu)
-            if vcpu.state == VcpuState.RUNNABLE and not vcpu.on_cpu:
+            if vcpu.on_cpu:
+                kick.owe_to_its(vcpu, WORK_RESCHED)  # it has not left yet: it gets the new TSC offset
+            elif vcpu.state == VcpuState.RUNNABLE:
                 wake.compete(machine, vcpu)
     if guest_console.has_input(machine):
         board.typed(machine)
-    owe(WORK_RESCHED)
     log.info(f"vm '{vm.name(machine)}' resumed after {clock.ns_of(lost) // 1_000_000} ms")
     events.happened(machine, EventKind.RESUMED, 0, "")
     return Status.OK

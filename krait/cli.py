@@ -91,6 +91,7 @@ def run(
     accel: Annotated[AccelName, typer.Option("--accel", help="kvm needs nested virtualization.")] = "tcg",
     release: ReleaseOption = False,
     iso: Annotated[bool, typer.Option("--iso", help="Boot from a GRUB ISO (Bochs always does).")] = False,
+    cpus: Annotated[int | None, typer.Option("--cpus", help="CPUs of the machine; else as the file says, or 1.", min=1)] = None,
     icount: Annotated[bool, typer.Option("--icount", help="Count instructions: every run is the same.")] = False,
     gdb: Annotated[bool, typer.Option("--gdb", help="Wait for gdb before the first instruction.")] = False,
     prompt: Annotated[
@@ -110,11 +111,11 @@ def run(
     if linux:
         if config is not None or image is not None:
             raise KraitError("--linux boots one guest of its own: without FILE and --image", ExitCode.USAGE)
-        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, "boot": boot, **named}, append, machine, release, stay)
+        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, "boot": boot, **named}, append, machine, release, stay, cpus)
     elif named or append or boot != "linux64" or memory != running.LINUX_MEMORY or vcpus != 1:
         raise KraitError("--kernel, --boot, --initrd, --append, --memory and --vcpus describe the guest of --linux", ExitCode.USAGE)
     else:
-        plan = running.plan(config or running.DEMO, machine, release, stay, image)
+        plan = running.plan(config or running.DEMO, machine, release, stay, image, cpus)
     if dry_run:
         print(running.dry_run(plan))
         return

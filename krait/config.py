@@ -94,6 +94,7 @@ class Settings:
     vms: tuple[VmSettings, ...]
     memory_limit: int = 0
     machine_memory: int | None = None
+    machine_cpus: int | None = None
     disks: tuple[HostDisk, ...] = ()
 
 
@@ -161,7 +162,9 @@ class _Reader:
 
 
 TOP_KEYS = ("machine", "vm", "disk")
-MACHINE_KEYS = ("memory", "memory_limit")
+MACHINE_KEYS = ("memory", "memory_limit", "cpus")
+MOST_CPUS = 255
+"""Host CPUs that an emulator can be asked for; the hypervisor starts model.MAX_CPUS of them."""
 VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "initrd", "modules", "disk",
            "cap", "cap_period", "reserve", "cpus")
 DISK_KEYS = ("name", "bus", "image", "size")
@@ -188,9 +191,9 @@ def parse(text: str, source: str, folder: Path) -> Settings:
         raise ConfigError([f"{source}:{_decode_error(str(error), text)}"]) from error
     reader = _Reader(source, find_lines(text))
     reader.unknown((), document, TOP_KEYS)
-    machine_memory, memory_limit = _machine(reader, document.get("machine", {}))
+    machine_memory, memory_limit, cpus = _machine(reader, document.get("machine", {}))
     disks = _disks(reader, document.get("disk", []), folder)
-    settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory, disks)
+    settings = Settings(_vms(reader, document.get("vm"), folder), memory_limit, machine_memory, cpus, disks)
     _check_vm_disks(reader, settings)
     if reader.problems:
         raise ConfigError([f"{source}:{line}: {reason}" for line, reason in sorted(reader.problems)])
@@ -214,10 +217,10 @@ def _decode_error(message: str, text: str) -> str:
     return f"{found[2]}: {found[1]}" if found else f"{text.count(chr(10)) + 1}: {message}"
 
 
-def _machine(reader: _Reader, table: object) -> tuple[int | None, int]:
+def _machine(reader: _Reader, table: object) -> tuple[int | None, int, int | None]:
     if not isinstance(table, dict):
         reader.refuse(("machine",), "'machine' must be a table: [machine]")
-        return None, 0
+        return None, 0, None
     reader.unknown(("machine",), table, MACHINE_KEYS)
     memory, limit = None, 0
     if "memory" in table:
@@ -226,7 +229,8 @@ def _machine(reader: _Reader, table: object) -> tuple[int | None, int]:
             reader.refuse(("machine", "memory"), "'memory' of the machine must be a multiple of 1MiB")
     if "memory_limit" in table:
         limit = reader.size(("machine", "memory_limit"), table["memory_limit"], 1 << 20)
-    return memory, limit
+    cpus = reader.number(("machine", "cpus"), table["cpus"], 1, MOST_CPUS) if "cpus" in table else None
+    return memory, limit, cpus
 
 
 def _vms(reader: _Reader, tables: object, folder: Path) -> tuple[VmSettings, ...]:

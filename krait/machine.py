@@ -28,6 +28,9 @@ BOCHS_IPS = 50_000_000
 """Instructions that make one emulated second on Bochs; also the rate of its TSC on one CPU. About what Bochs does in a
 real second, so that limits in milliseconds mean the same there as elsewhere."""
 
+BOCHS_MOST_CPUS = 8
+"""What Debian's Bochs is built for."""
+
 BOCHSRC = Path(__file__).resolve().parent / "bochsrc"
 """The settings of Bochs that are the same in every run."""
 
@@ -66,6 +69,8 @@ class Machine:
 
     def check(self) -> None:
         """Refuse (KraitError USAGE) what the emulator cannot do."""
+        if self.emulator == "bochs" and self.cpus > BOCHS_MOST_CPUS:
+            raise KraitError(f"--cpus {self.cpus}: Bochs has {BOCHS_MOST_CPUS} at most", ExitCode.USAGE)
         if self.emulator == "bochs":
             for disk in self.disks:
                 if disk.bus not in ("memory", "ata"):

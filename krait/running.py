@@ -54,16 +54,20 @@ class Plan:
         return Media(kernel, folder / "bundle.cpio", folder / "krait.iso")
 
 
-def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path | None = None) -> Plan:
-    """Read and check everything that can be refused before anything is built."""
-    return checked(Plan(path, config.load(path), wanted, release, prompt, image))
+def plan(path: Path, wanted: Machine, release: bool, prompt: bool, image: Path | None = None, cpus: int | None = None) -> Plan:
+    """Read and check everything that can be refused before anything is built. `cpus` goes before what the file says."""
+    settings = config.load(path)
+    wanted = replace(wanted, cpus=cpus or settings.machine_cpus or wanted.cpus)
+    return checked(Plan(path, settings, wanted, release, prompt, image))
 
 
-def plan_linux(table: dict[str, object], words: str, wanted: Machine, release: bool, typing: bool) -> Plan:
+def plan_linux(table: dict[str, object], words: str, wanted: Machine, release: bool, typing: bool,
+               cpus: int | None = None) -> Plan:
     """One Linux guest, described by keys of a `[[vm]]` table, with `words` behind its command line. `typing`: it gets the
     keys and its shell; else it powers off once it has booted."""
     usual = config.SHELL_CMDLINE if typing else config.DEFAULT_LINUX_CMDLINE
     settings = config.one_linux("--linux", {"cmdline": f"{usual} {words}".rstrip(), **table})
+    wanted = replace(wanted, cpus=cpus or wanted.cpus)
     return checked(Plan(Path("linux"), settings, wanted, release, prompt=False, attach=typing))
 
 

@@ -13,7 +13,7 @@
 this host lets guests virtualize). `-m svm` chooses one. A few also run on `strict` (Bochs as an AMD CPU). A test for one machine only says
 `@pytest.mark.parametrize("machine", ["vtx"], indirect=True)`.
 
-`boot(machine, vms, debug=True, end_auto=True, memory_limit=None, icount=False, iso=False, disks=()) -> Console` builds what changed, boots, and
+`boot(machine, vms, debug=True, end_auto=True, memory_limit=None, icount=False, iso=False, disks=(), cpus=None) -> Console` builds what changed, boots, and
 ends the emulator when the test is over, however it is over. `vms` and `disks` are the tables of docs/running.md. With `end_auto` the
 hypervisor ends the machine when the last guest has ended; without it the operator's prompt stays.
 
@@ -36,7 +36,8 @@ from krait.tools import BY_NAME
 from qemu_tests import harness
 from qemu_tests.harness import Console, Table, VmTable
 
-MACHINES = {"svm": Machine("qemu"), "vtx": Machine("bochs"), "kvm": Machine("qemu", "kvm"), "strict": Machine("bochs", amd=True)}
+MACHINES = {"svm": Machine("qemu"), "vtx": Machine("bochs"), "kvm": Machine("qemu", "kvm"), "strict": Machine("bochs", amd=True),
+            "svm2": Machine("qemu", cpus=2), "vtx2": Machine("bochs", cpus=2)}
 EACH = ("svm", "vtx", "kvm")
 LOGS = paths.OUT / "test-logs"
 
@@ -56,6 +57,7 @@ class Boot(Protocol):
         iso: bool = False,
         channel: bool = False,
         disks: Sequence[Table] = (),
+        cpus: int | None = None,
     ) -> Console: ...
 
 
@@ -119,8 +121,9 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
         iso: bool = False,
         channel: bool = False,
         disks: Sequence[Table] = (),
+        cpus: int | None = None,
     ) -> Console:
-        chosen = replace(machine, icount=icount, iso=iso, channel=channel)
+        chosen = replace(machine, icount=icount, iso=iso, channel=channel, cpus=cpus or machine.cpus)
         log_dir = folder / f"boot{len(consoles)}"
         console = harness.start(chosen, vms, log_dir, not debug, end_auto, memory_limit, disks)
         consoles.append(console)

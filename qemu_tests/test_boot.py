@@ -14,7 +14,7 @@ from qemu_tests.conftest import Boot
 HELLO = {"name": "ada", "kind": "pv", "memory": "8MiB", "workload": "hello"}
 IDLE = {"name": "ida", "kind": "pv", "memory": "8MiB", "workload": "idle", "cmdline": "ms=1000000000 step=100"}
 PHASES = ["console", "exceptions", "cpu", "clock", "loader", "memory", "platform", "paging", "self-test", "interrupts",
-          "bundle", "frames", "virtual", "vm", "guests"]
+          "bundle", "frames", "virtual", "cpus", "vm", "guests"]
 END_SECONDS = 60
 
 

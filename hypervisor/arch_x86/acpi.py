@@ -12,10 +12,15 @@ HEADER_BYTES: Final = 36
 LONGEST_TABLE: Final = 0x10_0000
 MAPPED_BELOW: Final[u64] = 0x1_0000_0000  # tables above 4 GiB are not looked at
 
+MADT_LAPIC: Final = 0
+MADT_LAPIC_BYTES: Final = 8
 MADT_IOAPIC: Final = 1
 MADT_IOAPIC_BYTES: Final = 12
 MADT_OVERRIDE: Final = 2
 MADT_OVERRIDE_BYTES: Final = 10
+MADT_X2APIC: Final = 9
+MADT_X2APIC_BYTES: Final = 16
+MADT_ENABLED: Final = 1  # flag of a CPU: it may be used
 
 DEFAULT_IOAPIC: Final = 0xFEC0_0000
 
@@ -83,6 +88,29 @@ def isa_interrupt(irq: u8, result: IsaInterrupt) -> None:
         entry = _next_madt(entry, MADT_OVERRIDE)
 
 
+def next_cpu(after: u64) -> u64:
+    """The MADT's entry of the next CPU that may be used, after that at `after` (0: the first); 0 if there is none.
+
+    First come those of 8 bits of APIC ID, then those of 32.
+    """
+    place = after
+    if place == 0 or load_u8(place) == MADT_LAPIC:
+        place = _next_madt(place, MADT_LAPIC)
+        while place != 0:
+            if load_u32(place + 4) & MADT_ENABLED != 0:
+                return place
+            place = _next_madt(place, MADT_LAPIC)
+    place = _next_madt(place, MADT_X2APIC)
+    while place != 0 and load_u32(place + 8) & MADT_ENABLED == 0:
+        place = _next_madt(place, MADT_X2APIC)
+    return place
+
+
+def cpu_apic_id(entry: u64) -> u32:
+    """The APIC ID of the CPU that next_cpu found."""
+    return load_u8(entry + 3) if load_u8(entry) == MADT_LAPIC else load_u32(entry + 4)
+
+
 def _find_power_off() -> None:
     """Port and value that enter S5. Without an interpreter: the one place in the DSDT where `_S5_` is named a package."""
     if acpi.fadt == 0:
@@ -107,16 +135,28 @@ def power_off() -> None:
 
 def _next_madt(after: u64, kind: u32) -> u64:
     """The next entry of a kind after that at `after` (0: the first); 0 if there is none."""
-    least: u8 = MADT_IOAPIC_BYTES if kind == MADT_IOAPIC else MADT_OVERRIDE_BYTES
     if acpi.madt == 0:
         return 0
     end = acpi.madt + load_u32(acpi.madt + 4)
     entry = acpi.madt + HEADER_BYTES + 8 if after == 0 else after + load_u8(after + 1)
     while entry + 2 <= end and load_u8(entry + 1) >= 2 and entry + load_u8(entry + 1) <= end:
-        if load_u8(entry) == kind and load_u8(entry + 1) >= least:
+        if load_u8(entry) == kind and load_u8(entry + 1) >= _least_bytes(kind):
             return entry
         entry += load_u8(entry + 1)
     return 0
+
+
+def _least_bytes(kind: u32) -> u8:
+    """The length of a MADT entry; a longer one begins in the same way."""
+    match kind:
+        case 0:
+            return MADT_LAPIC_BYTES
+        case 1:
+            return MADT_IOAPIC_BYTES
+        case 9:
+            return MADT_X2APIC_BYTES
+        case _:
+            return MADT_OVERRIDE_BYTES
 
 
 def _find(signature: str) -> u64:

@@ -73,6 +73,26 @@ def destroy_vcpu(vm: Vm, vcpu: Vcpu) -> None:
         vtx_vcpu.destroy(vm, vcpu)
 
 
+def migrate(cpu: Cpu, vcpu: Vcpu) -> None:
+    """`vcpu` comes to this CPU from another, or for the first time: nothing that this CPU may have kept of it is good any more."""
+    if chosen.svm:
+        svm_vcpu.migrate(vcpu)
+    else:
+        vtx_vcpu.migrate(vcpu)
+
+
+def leave(cpu: Cpu, vcpu: Vcpu) -> None:
+    """Write back what this CPU holds of `vcpu`, which does not run here on: another CPU may switch to it."""
+    if not chosen.svm:
+        vtx_vcpu.leave(cpu, vcpu)
+
+
+def park(cpu: Cpu) -> None:
+    """The CPU goes idle: it keeps no vCPU's structure to itself."""
+    if not chosen.svm:
+        vtx_vcpu.park(cpu)
+
+
 def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
     """Make `vcpu` the one that enter runs. What the hardware does not switch is vcpu_switch's task."""
     if chosen.svm:

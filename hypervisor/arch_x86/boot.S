@@ -47,6 +47,10 @@ _start:     cli                                 # EAX: Multiboot's magic or anyt
             movl    $early_directories + 0x2003, early_pointers + 16
             movl    $early_directories + 0x3003, early_pointers + 24
             movl    $early_pointers + 3, early_root
+            lgdt    boot_gdtr
+            mov     $__stacks_start + 0x7000, %esp  # stacks.top(0, 0)
+            mov     $hypervisor_main__main, %ebx
+to_long_mode:                                   # of every CPU: EBX whom to call on the stack ESP
             mov     $early_root, %eax
             mov     %eax, %cr3
             mov     $0x620, %eax                # CR4: PAE, OSFXSR, OSXMMEXCPT
@@ -57,7 +61,6 @@ _start:     cli                                 # EAX: Multiboot's magic or anyt
             wrmsr
             mov     $0x80010033, %eax           # CR0: PG, WP, NE, ET, MP, PE; caches on
             mov     %eax, %cr0
-            lgdt    boot_gdtr
             ljmp    $8, $long_mode
 no_long_mode:
             mov     $no_long_mode_text, %esi
@@ -74,18 +77,29 @@ long_mode:  mov     $0x10, %eax
             .irp    segment, ds, es, fs, gs, ss
             mov     %eax, %\segment
             .endr
-            mov     $__stacks_start + 0x7000, %esp  # as stacks.top(0, 0)
+            mov     %esp, %esp                  # their upper halves are undefined
+            mov     %ebx, %ebx
             mov     %esi, %edi
             mov     %ebp, %esi
             xor     %ebp, %ebp                  # where back-traces end
-            call    hypervisor_main__main
-            ud2                                 # main does not return
+            call    *%rbx
+            ud2                                 # it does not return
 
             .section .rodata.boot, "a"
-            .balign 8                           # null, 64-bit code, data: the selectors of idt.py
-boot_gdt:   .quad   0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF
-boot_gdtr:  .short  23
+            .balign 8                           # null, 64-bit code, data: the selectors of idt.py; 32-bit code
+boot_gdt:   .quad   0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF
+            .globl  trampoline, trampoline_end
+            .code16                             # where the other CPUs start, in a copy below 1 MiB (smp.py)
+trampoline: lgdtl   %cs:boot_gdtr - trampoline
+            mov     %cs:trampoline_end - 4 - trampoline, %esp
+            mov     $hypervisor_smp__arrive, %ebx
+            mov     $0x11, %eax                 # CR0: ET, PE; caches on
+            mov     %eax, %cr0
+            ljmpl   $0x18, $to_long_mode
+boot_gdtr:  .short  31
             .long   boot_gdt
+            .long   0                           # the top of the CPU's stack
+trampoline_end:
 no_long_mode_text:
             .ascii  "krait: this CPU has no 64-bit mode\r\nkrait: exit 0x13\r\n"
 no_long_mode_end:

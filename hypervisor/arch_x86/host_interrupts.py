@@ -5,6 +5,7 @@ by VT-x, which acknowledges them at the exit.
 """
 from typing import Final
 
+from hypervisor import lock
 from hypervisor.arch_x86 import lapic, serial
 from hypervisor.arch_x86.intrinsics import halt_once, interrupt_window, rdtsc
 from hypervisor.block.model import disks
@@ -14,6 +15,7 @@ from hypervisor.model import WORK_CHANNEL, WORK_CONSOLE, WORK_DISK, WORK_INTERRU
 
 SERIAL_VECTOR: Final = 0x41
 DISK_VECTOR: Final = 0x48  # of all disks
+KICK_VECTOR: Final = 0x42  # from another CPU, which has left work for this one (kick.py)
 FIRST_VECTOR: Final = 0x20  # below are exceptions
 
 
@@ -24,6 +26,7 @@ class InterruptCounts:
     timer: u64
     serial: u64
     disk: u64
+    kicks: u64
     spurious: u64
     unknown: u64
 
@@ -48,6 +51,8 @@ def handle(cpu: Cpu, vector: u32) -> None:
         for i in range(disks.host_count):
             driver.acknowledge(disks.host[i])
         cpu.work |= WORK_DISK
+    elif vector == KICK_VECTOR:
+        counts.kicks += 1
     elif vector == lapic.SPURIOUS_VECTOR:
         counts.spurious += 1
         return  # a spurious interrupt is not in service: no EOI
@@ -62,7 +67,14 @@ def poll(cpu: Cpu) -> None:
 
 
 def idle(cpu: Cpu) -> None:
-    """Sleep until an interrupt has been served. Interrupts are off again on return."""
+    """Sleep until an interrupt has been served. Interrupts are off again on return, the lock is held as before.
+
+    One that comes between the release and the halt is pending, and ends the halt at once.
+    """
     started = rdtsc()
+    cpu.halted = True
+    lock.release()
     halt_once()
+    lock.acquire()
+    cpu.halted = False
     cpu.idle_ticks += rdtsc() - started

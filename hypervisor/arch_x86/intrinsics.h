@@ -60,6 +60,7 @@ WIDTH(u8) WIDTH(u16) WIDTH(u32) WIDTH(u64)
 FN u64 X(atomic_load_u64)(u64 place) { return __atomic_load_n((u64 *)place, __ATOMIC_SEQ_CST); }
 FN u64 X(atomic_or_u64)(u64 place, u64 v) { return __atomic_fetch_or((u64 *)place, v, __ATOMIC_SEQ_CST); }
 FN u64 X(atomic_xchg_u64)(u64 place, u64 v) { return __atomic_exchange_n((u64 *)place, v, __ATOMIC_SEQ_CST); }
+FN u32 X(atomic_add_u32)(u64 place, u32 v) { return __atomic_fetch_add((u32 *)place, v, __ATOMIC_SEQ_CST); }
 FN void X(copy_memory)(u64 target, u64 source, u64 length) {
     u64 words = length >> 3;
     asm volatile("rep movsq; mov %3, %2; rep movsb"
@@ -87,8 +88,8 @@ void X(registers_exchange)(u64 frame, u64 spins, _Bool svm);
 /* SVM */
 FN void X(svm_enter)(u64 registers, u64 guest, u64 host) {
     asm volatile("push %%rbp; call svm_enter; pop %%rbp" /* svm/enter.S */
-                 : "+D"(registers), "+S"(guest), "+d"(host)
-                 : : "rax", "rcx", "r8", "r9", "r10", "r11", "r13", "r14", "r15", "cc", "memory");
+                 : "+D"(registers), "+a"(guest), "+d"(host)
+                 : : "rcx", "rsi", "r8", "r9", "r10", "r11", "r13", "r14", "r15", "cc", "memory");
 }
 FN void X(vmsave)(u64 vmcb) { asm volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from hypervisor import clock
 from hypervisor.arch_x86.cpu_features import features
-from hypervisor.arch_x86.intrinsics import load_u32, mul_shift, rdmsr, rdtsc, store_u32, wrmsr
+from hypervisor.arch_x86.intrinsics import load_u32, mul_shift, pause, rdmsr, rdtsc, store_u32, wrmsr
 from hypervisor.lang import struct, u32, u64
 
 IA32_APIC_BASE: Final = 0x1B
@@ -23,6 +23,8 @@ TPR: Final = 0x080
 EOI: Final = 0x0B0
 SVR: Final = 0x0F0
 ESR: Final = 0x280
+ICR: Final = 0x300
+ICR_HIGH: Final = 0x310
 LVT_TIMER: Final = 0x320
 LVT_THERMAL: Final = 0x330
 LVT_PERF: Final = 0x340
@@ -39,6 +41,15 @@ LVT_NMI: Final = 0x400
 LVT_TSC_DEADLINE: Final = 0x40000
 DIVIDE_BY_1: Final = 0xB
 LONGEST_COUNT: Final[u64] = 0xFFFF_FFFF
+
+# Interrupt command register: delivery mode, level; the destination's APIC ID is in the upper half.
+ICR_NMI: Final = 0x400
+ICR_INIT: Final = 0x500
+ICR_STARTUP: Final = 0x600
+ICR_ASSERT: Final = 0x4000
+ICR_PENDING: Final = 0x1000
+PENDING_LIMIT: Final = 1_000_000  # reads before a stuck interrupt is given up
+BROADCAST: Final = 0xFF
 
 TIMER_VECTOR: Final = 0x40
 SPURIOUS_VECTOR: Final = 0x4F  # its low four bits must be ones on old CPUs
@@ -128,6 +139,44 @@ def arm_timer(deadline: u64) -> None:
 def eoi() -> None:
     """End of the interrupt being served."""
     _write(EOI, 0)
+
+
+def can_reach(apic_id: u32) -> bool:
+    """Whether an interrupt can be sent to this CPU: an xAPIC knows IDs of 8 bits."""
+    return lapic.x2apic or apic_id < BROADCAST
+
+
+def send(apic_id: u32, vector: u32) -> None:
+    """Interrupt another CPU."""
+    _command(apic_id, ICR_ASSERT | vector)
+
+
+def send_nmi(apic_id: u32) -> None:
+    """A non-maskable interrupt for another CPU."""
+    _command(apic_id, ICR_ASSERT | ICR_NMI)
+
+
+def send_init(apic_id: u32) -> None:
+    """Reset another CPU; it then waits for send_startup."""
+    _command(apic_id, ICR_ASSERT | ICR_INIT)
+
+
+def send_startup(apic_id: u32, page: u32) -> None:
+    """Let a CPU that was reset begin in real mode at this page, below 1 MiB."""
+    _command(apic_id, ICR_ASSERT | ICR_STARTUP | page)
+
+
+def _command(apic_id: u32, command: u32) -> None:
+    """Write the interrupt command register (SDM vol. 3A 11.6.1, 11.12.9)."""
+    if lapic.x2apic:
+        wrmsr(IA32_X2APIC_FIRST + (ICR >> 4), u64(apic_id) << 32 | command)
+        return
+    for _ in range(PENDING_LIMIT):
+        if _read(ICR) & ICR_PENDING == 0:
+            break
+        pause()
+    _write(ICR_HIGH, apic_id << 24)
+    _write(ICR, command)
 
 
 def _read(register: u32) -> u32:

@@ -99,11 +99,12 @@ def init() -> Status:
         if not _map(place, size):
             return Status.NO_MEMORY
         place += size
-    _load()
+    load()
     return Status.OK
 
 
-def _load() -> None:
+def load() -> None:
+    """Use the tables on this CPU, with its protections on."""
     wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_NXE)
     write_cr0(read_cr0() | CR0_WP)
     cr4 = read_cr4() | CR4_MCE

@@ -2,6 +2,7 @@
 with registers, cause in words and a back-trace; only the probes of entry.S are allowed to fault."""
 from typing import Final
 
+from hypervisor import lock
 from hypervisor.abi import EXIT_PANIC
 from hypervisor.arch_x86 import backtrace, host_interrupts, machine_exit, serial, stacks
 from hypervisor.arch_x86.intrinsics import halt_forever, load_u64, read_cr0, read_cr2, read_cr3, read_cr4
@@ -9,6 +10,7 @@ from hypervisor.arch_x86.trap_frame import EXCEPTION_NAMES, EXCEPTIONS, PAGE_FAU
 from hypervisor.console import capture, hide_prompt, say
 from hypervisor.cpu import this_cpu
 from hypervisor.lang import link_address, struct, u32, u64
+from hypervisor.model import Cpu
 
 NMI: Final = 2
 DOUBLE_FAULT: Final = 8
@@ -35,9 +37,21 @@ state: Final = TrapState()
 def trap(frame: TrapFrame) -> None:
     """Called by entry.S for every vector, interrupts off, on the interrupted stack or an IST stack."""
     if frame.vector >= EXCEPTIONS:
-        host_interrupts.handle(this_cpu(), u32(frame.vector))
+        _interrupt(this_cpu(), u32(frame.vector))
+    elif frame.vector == NMI and machine_exit.is_stopped():
+        machine_exit.stop_here()
     elif not _was_probe(frame):
         _die(frame)
+
+
+def _interrupt(cpu: Cpu, vector: u32) -> None:
+    """A host interrupt, in idle without the lock or in poll with it."""
+    if cpu.halted:
+        lock.acquire()
+        host_interrupts.handle(cpu, vector)
+        lock.release()
+    else:
+        host_interrupts.handle(cpu, vector)
 
 
 def _was_probe(frame: TrapFrame) -> bool:
@@ -60,6 +74,7 @@ def _in_probes(rip: u64) -> bool:
 
 
 def _die(frame: TrapFrame) -> None:
+    machine_exit.stop_others()
     state.fatal += 1
     if state.fatal == 1:
         capture.active = False
@@ -70,6 +85,7 @@ def _die(frame: TrapFrame) -> None:
     say("")
     vector = frame.vector % EXCEPTIONS
     say(f"PANIC: {EXCEPTION_NAMES[vector]} (vector {vector}, error code {frame.error:#x}) at {frame.rip:016x}")
+    machine_exit.say_which_cpu()
     if state.fatal > 1:
         say("  inside the dump of another exception")
         machine_exit.leave(EXIT_PANIC)

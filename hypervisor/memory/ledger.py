@@ -6,7 +6,6 @@
 A frame is writable in at most one VM: only PRIVATE frames are mapped writable, at the one (vm, gfn) that stands in their
 entry. Each transition checks the state it starts from; a wrong one is our bug and panics. ledger_check.py compares all
 entries with all nested tables. Entries of FREE frames form a doubly linked list, so the frames themselves are not touched.
-Lock order: frames is the last; with one host CPU nothing is locked yet.
 """
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ from enum import IntEnum
 from typing import Annotated, Final
 
 from hypervisor.addresses import Gfn, Hfn, Hva
+from hypervisor.cpu import cpus, online, this_cpu
 from hypervisor.lang import at, struct, u8, u16, u32, u64
 from hypervisor.model import Vm
 from hypervisor.panic import panic
@@ -177,11 +177,11 @@ def quarantine(hfn: Hfn, vm: Vm, gfn: Gfn) -> None:
 
 
 def settle(most: u32) -> u64:
-    """QUARANTINED -> FREE for up to `most` frames whose epoch every CPU has seen; how many became free.
+    """QUARANTINED -> FREE for those of up to `most` frames whose epoch every CPU has seen; how many became free.
 
-    One host CPU: it is here, not in a guest, and backend.enter flushes a vCPU whose seen_epoch is older than its VM's
-    epoch before it runs. So no translation of these frames can be used again, and the whole queue may go. A frame
-    that a transfer pins stays, at the end of the queue.
+    A vCPU is flushed before it enters a guest if its seen_epoch is older than its VM's epoch. So a translation of a frame can
+    be used only on another CPU that runs a vCPU of that VM and has not come back since the unmap: such a frame stays, at the
+    end of the queue, as one does that a transfer pins.
     """
     freed: u64 = 0
     for _ in range(most):
@@ -193,7 +193,7 @@ def settle(most: u32) -> u64:
         if entry.next == 0:
             book.last_quarantined = 0
         entry.next = 0
-        if entry.pins != 0:
+        if entry.pins != 0 or _is_reachable(entry):
             if book.last_quarantined == 0:
                 book.first_quarantined = u32(hfn)
             else:
@@ -204,6 +204,17 @@ def settle(most: u32) -> u64:
         _link_free(hfn, entry)
         freed += 1
     return freed
+
+
+def _is_reachable(entry: Entry) -> bool:
+    """Whether another CPU may be in a guest with a translation of this QUARANTINED frame."""
+    for i in range(online.count):
+        running = cpus[i].vcpu
+        if running is not None and running.seen_epoch < entry.value and cpus[i] != this_cpu():
+            owner = running.vm
+            if owner is not None and owner.id == entry.vm:
+                return True
+    return False
 
 
 def share(hfn: Hfn) -> None:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor import kick
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Gfn, Gpa, Hfn, Hpa, Hva, hva_of
 from hypervisor.arch_x86.intrinsics import load_u64, store_u64
-from hypervisor.cpu import owe, this_cpu
 from hypervisor.lang import address, u32, u64
 from hypervisor.memory import frames, ledger
 from hypervisor.memory.ledger import Kind, Use
 from hypervisor.memory.nested_walk import (GFN_LIMIT, LEVEL_BITS, ROOT_LEVEL, TABLE_ENTRIES, entry_format, frame_of, leaf, present, spaces,
                                            table_at)
-from hypervisor.model import MAX_VMS, WORK_TLB, Vm
+from hypervisor.model import MAX_VMS, Vm
 from hypervisor.panic import panic
 from hypervisor.status import Status
 
@@ -58,6 +58,7 @@ def create(vm: Vm) -> Status:
         return Status.NO_MEMORY
     frames.zero(root)
     vm.nested_root = root
+    vm.epoch = spaces.epoch  # younger than what an earlier VM of this number left in quarantine
     vm.nested_frames = 1
     vm.page_state_hva = hva_of(states)
     vm.overhead_frames += state_map_frames(vm)
@@ -160,12 +161,9 @@ def unmap(vm: Vm, gfn: Gfn) -> Hfn:
 
 def _raise_epoch(vm: Vm) -> None:
     """What was mapped may be used no more: each vCPU of the VM is flushed before it enters again."""
-    vm.epoch += 1
-    current = this_cpu().vcpu
-    if current is not None:
-        owner = current.vm
-        if owner is not None and address(owner) == address(vm):
-            owe(WORK_TLB)
+    spaces.epoch += 1
+    vm.epoch = spaces.epoch
+    kick.flush(vm)
 
 
 def _put_away(vm: Vm, gfn: Gfn, hfn: Hfn) -> None:

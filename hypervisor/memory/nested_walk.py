@@ -45,6 +45,7 @@ class AddressSpaces:
     """Every VM that has nested tables, by id: nested.create enters it, nested.destroy takes it out."""
 
     vms: Annotated[list[Vm | None], MAX_VMS]
+    epoch: u64  # of the latest unmap, whichever VM's: ledger.settle
 
 
 entry_format: Final = EntryFormat()

@@ -140,6 +140,12 @@ def given(vm: Vm, count: u64) -> None:
     frames_returned()
 
 
+def frames_settle() -> None:
+    """A CPU has dropped its translations: frames in quarantine for it may be taken now."""
+    if state.waiting != 0:
+        frames_returned()
+
+
 def frames_returned() -> None:
     """Frames came back to the pool: wake every vCPU that waits for one. Also to be called after a VM's destruction."""
     if frames.available() >= high_watermark():

@@ -1,9 +1,10 @@
 """vCPUs that fall asleep and wake up."""
-from hypervisor import timers
-from hypervisor.cpu import owe, this_cpu
+from hypervisor import kick, timers
+from hypervisor.cpu import cpus, this_cpu
 from hypervisor.lang import u32, u64
 from hypervisor.model import WORK_RESCHED, TimerKind, Vcpu, VcpuState, Vm, VmState
 from hypervisor.sched import account, cap, policy
+from hypervisor.sched.cpus import has, host
 
 
 def wake(vcpu: Vcpu) -> None:
@@ -16,8 +17,8 @@ def wake(vcpu: Vcpu) -> None:
         return
     if vm.state == VmState.RUNNING and not vcpu.on_cpu:
         compete(vm, vcpu)
-    elif vcpu.on_cpu:
-        owe(WORK_RESCHED)
+    else:
+        kick.owe_to_its(vcpu, WORK_RESCHED)
 
 
 def compete(vm: Vm, vcpu: Vcpu) -> None:
@@ -30,15 +31,16 @@ def sleep(vcpu: Vcpu, state: VcpuState) -> None:
     """Take a vCPU out of competition: BLOCKED until an event, WAITING until its frame comes, or STOPPED for good."""
     vcpu.state = state
     if vcpu.on_cpu:
-        owe(WORK_RESCHED)  # it leaves when it has been charged
+        kick.owe_to_its(vcpu, WORK_RESCHED)  # it leaves when it has been charged
     else:
         policy.dequeue(vcpu)
 
 
-def ask(cpus: u32) -> None:
+def ask(asked: u32) -> None:
     """Let these CPUs, one bit each, pick who runs."""
-    if cpus != 0:
-        owe(WORK_RESCHED)
+    for cpu in range(host.count):
+        if has(asked, u32(cpu)):
+            kick.owe_to(cpus[cpu], WORK_RESCHED)
 
 
 def await_refill(vm: Vm) -> None:

@@ -68,7 +68,7 @@ VM = '[[vm]]\nname = "a"\nkind = "pv"\n'
         (VM + 'memory = "9999KiB"', "4: 'memory' must be a multiple of 4KiB"),
         (VM + "weight = 0", "4: 'weight' is 0; it must be from 1 to 10000"),
         (VM + "weight = true", "4: 'weight' must be a whole number"),
-        (VM + "vcpus = 2", "4: 'vcpus' is 2; it must be from 1 to 1"),
+        (VM + "vcpus = 65", "4: 'vcpus' is 65; it must be from 1 to 64"),
         (VM + 'cmdline = "a\\nb"', "4: 'cmdline' must be printable ASCII"),
         (VM + f'cmdline = "{"x" * 1024}"', "4: 'cmdline' has 1024 bytes; at most 1023 fit"),
         (VM + 'kernel = "none"', "4: 'kernel': there is no file /nonexistent/none"),

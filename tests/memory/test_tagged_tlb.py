@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from hypervisor import run_loop
+from hypervisor import lock, run_loop
 from hypervisor.addresses import Gfn, Hfn
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.fake.machine import machine
@@ -62,6 +62,7 @@ def run(seed: int, steps: int, by_asid: bool, vms: int = 3, vcpus: int = 7) -> T
             try:
                 backend.enter(cpus[0], vcpu)
             except NestedPageFault as fault:
+                lock.acquire()
                 assert backing.back(vm, Gfn(fault.args[0])) == Status.OK
             if rng.random() < 0.3:
                 other = rng.choice(guests)

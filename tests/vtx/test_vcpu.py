@@ -72,6 +72,7 @@ def test_switched_msrs_follow_the_vcpu(vm: Vm, vcpu: Vcpu) -> None:
     assert machine.msrs[0xC000_0082] == 0x111
     machine.msrs[0xC000_0102] = 0x333  # the guest's SWAPGS
     machine.registers.update({"dr6": 0xFFFF_4FF0, "cr2": 0x444})
+    vtx_vcpu.leave(cpu, vcpu)
     vtx_vcpu.switch_to(cpu, vm, other)
     assert machine.msrs[0xC000_0082] == 0x222 and machine.registers["dr6"] == 0xFFFF_0FF1
     assert vcpu.kernel_gs_base == 0x333 and vcpu.dr6 == 0xFFFF_4FF0

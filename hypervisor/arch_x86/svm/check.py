@@ -2,14 +2,15 @@
 
 An implementation may overwrite the save area when it refuses (QEMU does), so debug images check before each entry.
 """
-from typing import Final
+from typing import Annotated, Final
 
 from hypervisor.arch_x86.defs.cr import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, EFER_LME, EFER_SVME
 from hypervisor.arch_x86.defs.svm import EVENT_VALID, INTERCEPT_VMRUN
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.build_options import DEBUG
-from hypervisor.lang import at, struct, u64
-from hypervisor.model import Vcpu
+from hypervisor.cpu import this_cpu
+from hypervisor.lang import array, at, struct, u64
+from hypervisor.model import MAX_CPUS, Cpu, Vcpu
 
 ATTRIBUTE_LONG: Final = 1 << 9
 ATTRIBUTE_DEFAULT_32: Final = 1 << 10
@@ -21,23 +22,23 @@ CR3_RESERVED: Final[u64] = 0xFFF0000000000000
 
 @struct
 class Verdict:
-    """What the latest check found; empty: nothing wrong."""
+    """What a CPU's latest check found; empty: nothing wrong."""
 
     field: str
 
 
-latest: Final = Verdict()
+latest: Final[Annotated[list[Verdict], MAX_CPUS]] = array(Verdict, MAX_CPUS)
 
 
-def remember(vmcb: Vmcb) -> None:
+def remember(cpu: Cpu, vmcb: Vmcb) -> None:
     """Check before entry, for the dump should the entry fail."""
-    latest.field = refused_field(vmcb)
+    latest[cpu.id].field = refused_field(vmcb)
 
 
 def why_refused(vcpu: Vcpu) -> str:
     """After a refused entry: the field; empty if none of the rules known here is broken."""
     if DEBUG:
-        return latest.field
+        return latest[this_cpu().id].field
     return refused_field(at(Vmcb, vcpu.backend_hva))
 
 

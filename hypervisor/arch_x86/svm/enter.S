@@ -1,6 +1,6 @@
 /* World switch of SVM (AMD APM vol. 2 rev. 3.42, 15.5). Offsets are those of arch_x86/state.py, Registers.
  *
- * svm_enter: RDI Registers, RSI guest VMCB, RDX host VMCB, both physical. Of all registers only RSP, RBX and R12 are
+ * svm_enter: RDI Registers, RAX guest VMCB, RDX host VMCB, both physical. Of all registers only RSP, RBX and R12 are
  * preserved: intrinsics.h, the only caller, says so to the compiler, which then saves just what it needs.
  *
  * RAX, RSP, RIP and RFLAGS go through the VMCB; VMLOAD and VMSAVE carry FS, GS, TR, LDTR and the SYSCALL and SYSENTER
@@ -18,20 +18,14 @@ svm_enter:
         push rdx
         clgi
         sti
-        mov rax, rsi
         mov rcx, [rdi + 8]
         mov rdx, [rdi + 16]
         mov rbx, [rdi + 24]
         mov rbp, [rdi + 40]
         mov rsi, [rdi + 48]
-        mov r8, [rdi + 64]
-        mov r9, [rdi + 72]
-        mov r10, [rdi + 80]
-        mov r11, [rdi + 88]
-        mov r12, [rdi + 96]
-        mov r13, [rdi + 104]
-        mov r14, [rdi + 112]
-        mov r15, [rdi + 120]
+        .irp n, 8, 9, 10, 11, 12, 13, 14, 15
+        mov r\n, [rdi + 8 * \n]
+        .endr
         mov rdi, [rdi + 56]
         vmload rax
         vmrun rax
@@ -45,14 +39,9 @@ svm_enter:
         mov [rax + 40], rbp
         mov [rax + 48], rsi
         mov [rax + 56], rdi
-        mov [rax + 64], r8
-        mov [rax + 72], r9
-        mov [rax + 80], r10
-        mov [rax + 88], r11
-        mov [rax + 96], r12
-        mov [rax + 104], r13
-        mov [rax + 112], r14
-        mov [rax + 120], r15
+        .irp n, 8, 9, 10, 11, 12, 13, 14, 15
+        mov [rax + 8 * \n], r\n
+        .endr
         cli
         stgi
         pop r12

@@ -1,4 +1,5 @@
 """A vCPU's VMCB: made, made current, entered, flushed (AMD APM vol. 2 rev. 3.42, 15.5, 15.16, 15.25)."""
+from hypervisor import lock
 from hypervisor.addresses import Hpa, hpa_of, hva_of
 from hypervisor.arch_x86.code_key import CodeKey
 from hypervisor.arch_x86.defs.cr import PAT_INIT
@@ -45,6 +46,11 @@ def destroy(vm: Vm, vcpu: Vcpu) -> None:
         vcpu.backend_hpa = Hpa(0)
 
 
+def migrate(vcpu: Vcpu) -> None:
+    """It gets a new ASID where it goes."""
+    vcpu.asid = 0
+
+
 def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
     """Make `vcpu` the one that enter runs next; gives it an ASID of the current generation."""
     vmcb = at(Vmcb, vcpu.backend_hva)
@@ -69,18 +75,21 @@ def flush(vcpu: Vcpu) -> None:
 
 
 def enter(cpu: Cpu, vcpu: Vcpu) -> None:
-    """Run the guest until the next #VMEXIT. Interrupts are masked here and afterwards."""
+    """Run the guest until the next #VMEXIT, without the lock. Interrupts are masked here and afterwards."""
     vmcb = at(Vmcb, vcpu.backend_hva)
     regs = vcpu.regs
     vmcb.rax = regs.rax
     vmcb.rip = regs.rip
     if DEBUG:
-        check.remember(vmcb)
+        check.remember(cpu, vmcb)
+    lock.release()
     svm_enter(address(regs), vcpu.backend_hpa, hpa_of(cpu.vendor_hva))
-    regs.rax = vmcb.rax
-    regs.rip = vmcb.rip
-    vmcb.tlb_control = 0
-    vmcb.event_injection = 0
+    lock.acquire()
+    after = at(Vmcb, vcpu.backend_hva)  # anew: what lives across the entry would take one of the two registers that do
+    regs.rax = after.rax
+    regs.rip = after.rip
+    after.tlb_control = 0
+    after.event_injection = 0
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:

@@ -27,14 +27,9 @@ hypervisor_arch_x86_intrinsics__vtx_enter:
         mov     24(%rdi), %rbx
         mov     40(%rdi), %rbp
         mov     48(%rdi), %rsi
-        mov     64(%rdi), %r8
-        mov     72(%rdi), %r9
-        mov     80(%rdi), %r10
-        mov     88(%rdi), %r11
-        mov     96(%rdi), %r12
-        mov     104(%rdi), %r13
-        mov     112(%rdi), %r14
-        mov     120(%rdi), %r15
+        .irp n, 8, 9, 10, 11, 12, 13, 14, 15
+        mov     8 * \n(%rdi), %r\n
+        .endr
         mov     56(%rdi), %rdi
         jz      1f
         vmresume
@@ -54,14 +49,9 @@ vtx_exited:
         mov     %rbp, 40(%rdi)
         mov     %rsi, 48(%rdi)
         pop     56(%rdi)
-        mov     %r8, 64(%rdi)
-        mov     %r9, 72(%rdi)
-        mov     %r10, 80(%rdi)
-        mov     %r11, 88(%rdi)
-        mov     %r12, 96(%rdi)
-        mov     %r13, 104(%rdi)
-        mov     %r14, 112(%rdi)
-        mov     %r15, 120(%rdi)
+        .irp n, 8, 9, 10, 11, 12, 13, 14, 15
+        mov     %r\n, 8 * \n(%rdi)
+        .endr
         mov     $GUEST_RIP, %eax
         vmread  %rax, 128(%rdi)
         mov     $EXIT_REASON, %eax

@@ -113,6 +113,13 @@ def open_msr(bitmap: u64, msr: u32) -> None:
     store_u8(place + MSR_BITMAP_WRITES, u8(load_u8(place + MSR_BITMAP_WRITES) & keep))
 
 
+def make_msr_bitmap(bitmap: u64) -> None:
+    """Every MSR exits but those that the VMCS or the vCPU switch keeps."""
+    fill_memory(bitmap, 0xFF, PAGE_SIZE)
+    for i in range(OPEN_COUNT):
+        open_msr(bitmap, OPEN_MSR[i])
+
+
 def set_entry_format() -> None:
     """How EPT entries look to the nested walker (29.3.2, tables 29-1 to 29-6)."""
     entry_format.present_mask = EPT_READ | EPT_WRITE | EPT_EXECUTE
@@ -152,13 +159,11 @@ def init_cpu(cpu: Cpu) -> Status:
     status = enter_vmx_operation(cpu)
     if status != Status.OK:
         return status
-    here.msr_bitmap = frames.alloc_zeroed()
     if here.msr_bitmap == 0:
-        return Status.NO_MEMORY
-    bitmap = hva_of(here.msr_bitmap)
-    fill_memory(bitmap, 0xFF, PAGE_SIZE)
-    for i in range(OPEN_COUNT):
-        open_msr(bitmap, OPEN_MSR[i])
+        here.msr_bitmap = frames.alloc_zeroed()
+        if here.msr_bitmap == 0:
+            return Status.NO_MEMORY
+        make_msr_bitmap(hva_of(here.msr_bitmap))
     set_entry_format()
     rate = rdmsr(IA32_VMX_MISC) & MISC_TIMER_RATE
     here.preemption_ticks = (ticks_of(1000000) >> (rate & 31)) + 1

@@ -1,6 +1,7 @@
 """A vCPU on VT-x: its VMCS, the switch to it, entry and flush. Source: Intel SDM vol. 3C 25, 27, 30.3 (INVEPT, INVVPID)."""
 from typing import Annotated, Final
 
+from hypervisor import lock
 from hypervisor.addresses import Hpa, hva_of
 from hypervisor.arch_x86.defs.cr import AC, CR0_CD, CR0_NE, CR0_NW, DB, DR6_INIT, MC
 from hypervisor.arch_x86.defs.msr import CSTAR, EFER, IA32_PAT, KERNEL_GS_BASE, LSTAR, SFMASK, STAR
@@ -141,17 +142,23 @@ def write_host_state() -> None:
     vmwrite(vmcs.HOST_GS_BASE, 0)
     sidt(place)
     vmwrite(vmcs.HOST_IDTR_BASE, load_u64(place + 2))
-    sgdt(place)
-    gdt = load_u64(place + 2)
-    vmwrite(vmcs.HOST_GDTR_BASE, gdt)
     vmwrite(vmcs.HOST_TR_SELECTOR, read_tr())
-    vmwrite(vmcs.HOST_TR_BASE, descriptor_base(gdt + read_tr()))
+    write_host_tables()
     vmwrite(vmcs.HOST_SYSENTER_CS, 0)
     vmwrite(vmcs.HOST_SYSENTER_ESP, 0)
     vmwrite(vmcs.HOST_SYSENTER_EIP, 0)
     vmwrite(vmcs.HOST_PAT, rdmsr(IA32_PAT))
     vmwrite(vmcs.HOST_EFER, rdmsr(EFER))
     vmwrite(vmcs.HOST_RIP, link_address("vtx_exited"))
+
+
+def write_host_tables() -> None:
+    """What of the host state is this CPU's own."""
+    table: Annotated[list[u8], 16] = array(u8, 16)
+    sgdt(address(table))
+    gdt = load_u64(address(table) + 2)
+    vmwrite(vmcs.HOST_GDTR_BASE, gdt)
+    vmwrite(vmcs.HOST_TR_BASE, descriptor_base(gdt + read_tr()))
 
 
 def descriptor_base(place: u64) -> u64:
@@ -167,24 +174,44 @@ def ept_pointer(vm: Vm) -> u64:
 
 
 def flush(vcpu: Vcpu) -> None:
-    """Drop the guest's translations on this CPU: those of its nested tables and those of its VPID (30.3)."""
+    """Drop the guest's translations: those of its nested tables and those of its VPID (30.3). On this CPU now; the vCPU is
+    flushed on each other when it comes there. It runs on no other."""
     vm = vcpu.vm
+    if vcpu.cpu != this_cpu():
+        vcpu.cpu = None
     if vm is not None:
         invept(INVEPT_TYPE_SINGLE, ept_pointer(vm), 0)
     invvpid(INVVPID_TYPE_SINGLE, vcpu.asid, 0)
+
+
+def migrate(vcpu: Vcpu) -> None:
+    """This CPU is another than before: its tables are those to go on with after an exit, and its old translations are stale."""
+    use(vcpu)
+    write_host_tables()
+    flush(vcpu)
+
+
+def leave(cpu: Cpu, vcpu: Vcpu) -> None:
+    """Write its MSRs and its VMCS back to memory."""
+    if cpu.msr_owner == vcpu:
+        save_msrs(vcpu)
+        cpu.msr_owner = None
+    if cpu.loaded == vcpu:
+        unload(cpu)
+
+
+def park(cpu: Cpu) -> None:
+    """No VMCS stays active."""
+    unload(cpu)
 
 
 def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
     """Make `vcpu` the one that enter runs next: its VMCS, switched MSRs, DR6 and CR2 into this CPU."""
     use(vcpu)
     vmwrite(vmcs.TSC_OFFSET, vm.tsc_offset)
-    owner = cpu.msr_owner
-    if owner == vcpu:
-        return
-    if owner is not None:
-        save_msrs(owner)
-    load_msrs(vcpu)
-    cpu.msr_owner = vcpu
+    if cpu.msr_owner != vcpu:
+        load_msrs(vcpu)
+        cpu.msr_owner = vcpu
 
 
 def save_msrs(vcpu: Vcpu) -> None:
@@ -210,9 +237,11 @@ def load_msrs(vcpu: Vcpu) -> None:
 
 
 def enter(cpu: Cpu, vcpu: Vcpu) -> None:
-    """Run the guest until the next VM exit. Interrupts are masked here and afterwards. decode tells a failed entry."""
-    use(vcpu)
+    """Run the guest until the next VM exit, without the lock. Interrupts are masked here and afterwards. decode tells a failed entry."""
+    use(vcpu)  # no other VMCS stays active here when the lock is free
+    lock.release()
     vcpu.exit.raw_reason = vtx_enter(address(vcpu.regs), vcpu.launched)
+    lock.acquire()
     vcpu.launched = True
 
 
