@@ -1,5 +1,6 @@
 """Sixteen guests that spin: what they count themselves, and what they are charged, against the ideal share."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -24,10 +25,15 @@ def jain(values: list[int]) -> float:
     return sum(values) ** 2 / (len(values) * sum(value**2 for value in values))
 
 
-@pytest.mark.parametrize("machine", ["svm", "vtx"], indirect=True)
-@pytest.mark.parametrize("weights", [EQUAL, UNEQUAL], ids=["equal", "1:2:4:8"])
-@pytest.mark.parametrize("cpus", [1])
-def test_sixteen_spinning_guests_get_their_shares(machine: Machine, boot: Boot, weights: list[int], cpus: int) -> None:
+QUICK = (("svm", 1, UNEQUAL), ("vtx", 1, EQUAL), ("svm", 2, EQUAL), ("vtx", 2, UNEQUAL))
+ALL = [(emulator, cpus, weights) for emulator in ("svm", "vtx") for cpus in (1, 2) for weights in (EQUAL, UNEQUAL)]
+LONG = pytest.mark.skipif("KRAIT_LONG" not in os.environ, reason="`make long` runs it; its last output is qemu_tests/fair_shares_long.txt")
+
+
+@pytest.mark.parametrize("machine, cpus, weights", [
+    pytest.param(*case, id=f"{case[0]}-{case[1]}-{'equal' if case[2] is EQUAL else '1:2:4:8'}", marks=() if case in QUICK else LONG)
+    for case in ALL], indirect=["machine"])  # fmt: skip
+def test_sixteen_spinning_guests_get_their_shares(machine: Machine, boot: Boot, cpus: int, weights: list[int]) -> None:
     # Virtual time goes by instructions, not by what the host has time for; on Bochs it always does.
     counted = replace(machine, cpus=cpus, icount_shift=4)
     clock = {"name": "clock", "kind": "pv", "memory": "2MiB", "workload": "hello", "cmdline": f"delay={ASKED_MS}"}
@@ -50,9 +56,34 @@ def test_sixteen_spinning_guests_get_their_shares(machine: Machine, boot: Boot, 
     for _ in weights:
         line = console.expect(r"\[(g\d+)\] iterations (\d+)\r\n", timeout=120)
         counts[line[1]] = int(line[2])
+    # QEMU 7.2 with -icount lets one CPU execute at a time, up to the next timer: time passes for both, instructions do not.
+    exact = machine.emulator == "bochs" or cpus == 1
     for number, weight in enumerate(weights):
-        assert counts[f"g{number}"] == pytest.approx(sum(counts.values()) * weight / sum(weights), rel=0.01)
+        due = sum(counts.values()) * weight / sum(weights)
+        assert counts[f"g{number}"] == pytest.approx(due, rel=0.01 if exact else 0.3)
     if weights is EQUAL:
-        assert jain(charged) >= 0.9999 and jain(list(counts.values())) >= 0.9999
+        assert jain(charged) >= 0.9999 and (not exact or jain(list(counts.values())) >= 0.9999)
+    most = max(abs(used * sum(weights) / (sum(charged) * weight) - 1) for used, weight in zip(charged, weights))
+    print(f"{machine.emulator}, {cpus} CPU: charged time is off by {most:.2%} at most, "
+          f"Jain {jain([used * 100 // weight for used, weight in zip(charged, weights)]):.6f}")
+    console.send_line("poweroff")
+    console.wait_end()
+
+
+@LONG
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_sixty_four_vms(machine: Machine, boot: Boot) -> None:
+    """63 that spin, one that tells the time: everyone runs, and has had its share after two seconds."""
+    clock = {"name": "clock", "kind": "pv", "memory": "2MiB", "workload": "hello", "cmdline": "delay=2200"}
+    spinning = [{**guest, "cmdline": "at=200 ms=60000 look=2000"} for guest in guests([100] * 63)]
+    console = boot(replace(machine, icount_shift=4), [*spinning, clock], debug=False, end_auto=False, icount=True)
+    console.expect("krait> ", timeout=120)
+    console.send_line("shares reset")
+    console.expect_line("clock", "", timeout=150)
+    console.send_line("shares")
+    console.expect(r"used by guests: (\d+) us\r\n")
+    charged = [int(console.expect(rf"  g{number} +100 +(\d+) ")[1]) for number in range(63)]
+    for used in charged:
+        assert used == pytest.approx(sum(charged) / 63, rel=0.05)
     console.send_line("poweroff")
     console.wait_end()
