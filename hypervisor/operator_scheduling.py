@@ -44,18 +44,25 @@ def shares(arguments: u64) -> None:
     total: u64 = 0
     for machine in vm.table.vms:
         if machine is not None:
-            total += cpu_ticks(machine) - counted.used[machine.id]
+            total += used_by(machine)
     since: u64 = counted.since if counted.since != 0 else clock.clock.booted_at
     say(f"  {clock.ns_of(now - since) // 1000} us of {host.count} CPU, used by guests: {clock.ns_of(total) // 1000} us")
     say("  name              weight        used us     share      waited us")
     for machine in vm.table.vms:
         if machine is not None:
-            used: u64 = cpu_ticks(machine) - counted.used[machine.id]
+            used = used_by(machine)
             parts: u64 = used // max(total // 100_000, 1)
             name = vm.name(machine)
             waited = clock.ns_of(waited_ticks(machine)) // 1000
             say(f"  {name:<16}{machine.weight:8}{clock.ns_of(used) // 1000:15}{parts // 1000:6}.{parts // 100 % 10}"
                 f"{parts // 10 % 10}{parts % 10}%{waited:14}")
+
+
+def used_by(machine: Vm) -> u64:
+    """TSC ticks of CPU since `shares reset`; all of them for a VM that has taken the place of another since."""
+    ticks = cpu_ticks(machine)
+    before: u64 = counted.used[machine.id]
+    return ticks - before if before <= ticks else ticks
 
 
 def waited_ticks(machine: Vm) -> u64:

@@ -81,9 +81,10 @@ def _can_keep(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, reserved: u32, m
     if not _fits(vms, vm, reserved, mine, cpus.present()) or not _fits(vms, vm, reserved, mine, mine):
         return False
     for other in vms:
-        if other is not None and _counts(other) and mine & ~cpus.allowed(other) == 0 and (
-                not _fits(vms, vm, reserved, mine, cpus.allowed(other))):
-            return False
+        if other is not None and other.cpus != 0 and _counts(other):
+            theirs = cpus.allowed(other)
+            if mine & ~theirs == 0 and theirs != mine and not _fits(vms, vm, reserved, mine, theirs):
+                return False
     return True
 
 
