@@ -36,6 +36,7 @@ def skip(vcpu: Vcpu, exit: VmExit) -> None:
     """Go on behind the instruction; when single-stepping, its trap is due."""
     backend.skip(vcpu, exit)
     if backend.rflags(vcpu) & RFLAGS_TF != 0:
+        backend.note_single_step(vcpu)
         inject.exception(vcpu, DB)
 
 

@@ -59,7 +59,7 @@ def both(name: str, do: str, cmdline: str = "") -> list[VmTable]:
     return [hostile(f"p-{name}", do, cmdline), hostile(f"m-{name}", do, cmdline, True)]
 
 
-HARMLESS = ("privileged", "registers", "cpuid", "storm", "spin")
+HARMLESS = ("privileged", "registers", "cpuid", "storm", "spin", "events")
 
 
 def hostile_guests() -> list[VmTable]:
@@ -69,6 +69,7 @@ def hostile_guests() -> list[VmTable]:
         *both("registers", "control-registers"),
         *both("cpuid", "cpuid"),
         *both("memory", "memory"),
+        *both("events", "events"),
         *both("storm", "storm", "rounds=200"),
         *both("spin", "spin", "ms=100"),
         hostile("p-calls", "hypercalls", "count=5000 seed=3"),
@@ -86,6 +87,7 @@ def check_hostile(end: End, amd: bool) -> None:
         assert lines(end, f"{kind}-cpuid")[-1].startswith("4288 leaves asked")
         assert lines(end, f"{kind}-storm") == ["storm of 200 rounds over, interrupted"]
         assert lines(end, f"{kind}-spin") == ["spun with interrupts off"]
+        assert lines(end, f"{kind}-events") == [f"events: {15 if kind == 'p' else 14} tried, 0 wrong"]
         assert lines(end, f"{kind}-memory")[0] == "own memory: 0 pages wrong"
         for name in HARMLESS:
             assert f"result: vm '{kind}-{name}' ended with code 0" in end.text

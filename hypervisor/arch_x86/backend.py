@@ -208,6 +208,14 @@ def set_cr2(vcpu: Vcpu, value: u64) -> None:
         vtx_vcpu.set_cr2(vcpu, value)
 
 
+def note_single_step(vcpu: Vcpu) -> None:
+    """An instruction was carried out under RFLAGS.TF, and RIP is behind it: DR6.BS for the #DB that is to be injected."""
+    if chosen.svm:
+        svm_vcpu.note_single_step(vcpu)
+    else:
+        vtx_vcpu.note_single_step(vcpu)
+
+
 def inject(vcpu: Vcpu, info: u32, error: u32) -> None:
     """Deliver an event at the next entry; `info` in the format of VT-x's interruption information, valid bit set. 0: none."""
     if chosen.svm:

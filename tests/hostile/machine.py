@@ -18,6 +18,7 @@ INFO_MEM_UPPER: Final = 8
 INFO_CMDLINE: Final = 16
 PIC_COMMAND: Final = 0x20
 PIC_DATA: Final = 0x21
+PIC_READ_IRR: Final = 0x0A
 PIT_CHANNEL_0: Final = 0x40
 PIT_CONTROL: Final = 0x43
 ONCE: Final = 0x30  # channel 0, mode 0
@@ -120,6 +121,14 @@ def start_timer(ns: u64, mode: u8) -> None:
     outb(PIT_CONTROL, mode)
     outb(PIT_CHANNEL_0, u8(count & 0xFF))
     outb(PIT_CHANNEL_0, u8(count >> 8))
+
+
+def interrupt_waits() -> bool:
+    """Whether the timer's interrupt has been raised; interrupts are off."""
+    if machine.pv:
+        return intrinsics.atomic_load_u64(address(buffers.info) + offsetof(VcpuInfo, "pending")) != 0
+    outb(PIC_COMMAND, PIC_READ_IRR)
+    return inb(PIC_COMMAND) & 1 != 0
 
 
 def acknowledge(vector: u32) -> None:

@@ -3,6 +3,7 @@ from typing import Annotated, Final
 
 from hypervisor.lang import u8, u32, u64
 from tests.hostile import chance, cpu, machine
+from tests.hostile.events import events
 from tests.hostile.fuzz_hypercalls import fuzz_hypercalls
 from tests.hostile.identification import identification
 from tests.hostile.memory import memory
@@ -11,11 +12,11 @@ from tests.hostile.registers import control_registers, msrs, write_cr0
 from tests.hostile.storms import spin, storm
 from tests.hostile.strange_code import strange_code
 
-COUNT: Final = 10
+COUNT: Final = 11
 NAMES: Final[Annotated[list[str], COUNT]] = [
     "privileged", "msrs", "control-registers", "cpuid", "cr0-nw", "memory", "spin", "storm",
-    "hypercalls", "strange-code"]
-DEEDS: Final = (privileged, msrs, control_registers, identification, write_cr0, memory, spin, storm, fuzz_hypercalls, strange_code)
+    "hypercalls", "strange-code", "events"]
+DEEDS: Final = (privileged, msrs, control_registers, identification, write_cr0, memory, spin, storm, fuzz_hypercalls, strange_code, events)
 
 
 def main(start: u64, information: u64) -> None:

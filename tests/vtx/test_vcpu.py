@@ -58,8 +58,16 @@ def test_skip_ends_the_sti_shadow(vcpu: Vcpu, fields: dict[int, int]) -> None:
     exit = VmExit()
     exit.length = 2
     vtx_vcpu.skip(vcpu, exit)
+    assert fields[vmcs.GUEST_INTERRUPTIBILITY] == vmcs.BLOCKED_BY_NMI  # at once: an entry without a call of can_inject may follow
     assert inject.can_inject(vcpu)
     assert vcpu.regs.rip == 1 and fields[vmcs.GUEST_INTERRUPTIBILITY] == vmcs.BLOCKED_BY_NMI
+
+
+def test_a_single_step_across_emulation_is_noted(vcpu: Vcpu, fields: dict[int, int]) -> None:
+    """DR6.BS, for the #DB that follows; what the CPU kept for after a MOV SS is not a second one."""
+    fields[vmcs.GUEST_PENDING_DEBUG] = 1 << 14
+    vtx_vcpu.note_single_step(vcpu)
+    assert vcpu.dr6 & 1 << 14 and fields[vmcs.GUEST_PENDING_DEBUG] == 0
 
 
 def test_switched_msrs_follow_the_vcpu(vm: Vm, vcpu: Vcpu) -> None:

@@ -2,7 +2,7 @@
 from hypervisor import lock
 from hypervisor.addresses import Hpa, hpa_of, hva_of
 from hypervisor.arch_x86.code_key import CodeKey
-from hypervisor.arch_x86.defs.cr import PAT_INIT
+from hypervisor.arch_x86.defs.cr import DR6_BS, PAT_INIT
 from hypervisor.arch_x86.defs.svm import (NP_ENABLE, TLB_CONTROL_FLUSH_ALL, TLB_CONTROL_FLUSH_ASID,
                                           V_INTR_MASKING)
 from hypervisor.arch_x86.intrinsics import svm_enter
@@ -106,6 +106,12 @@ def cpl(vcpu: Vcpu) -> u64:
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
     """CR2, before a #PF is injected."""
     at(Vmcb, vcpu.backend_hva).cr2 = value
+
+
+def note_single_step(vcpu: Vcpu) -> None:
+    """DR6.BS, before its #DB is injected."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    vmcb.dr6 = vmcb.dr6 | DR6_BS
 
 
 def cr4(vcpu: Vcpu) -> u64:

@@ -3,7 +3,7 @@ from typing import Annotated, Final
 
 from hypervisor import lock
 from hypervisor.addresses import Hpa, hva_of
-from hypervisor.arch_x86.defs.cr import AC, CR0_CD, CR0_NE, CR0_NW, DB, DR6_INIT, MC
+from hypervisor.arch_x86.defs.cr import AC, CR0_CD, CR0_NE, CR0_NW, DB, DR6_BS, DR6_INIT, MC
 from hypervisor.arch_x86.defs.msr import CSTAR, EFER, IA32_PAT, KERNEL_GS_BASE, LSTAR, SFMASK, STAR
 from hypervisor.arch_x86.intrinsics import (invept, invvpid, load_u16, load_u64, rdmsr, read_cr0, read_cr2, read_cr3, read_cr4, read_cs,
                                             read_dr6, read_tr, sgdt, sidt, store_u32, vmclear, vmread, vmwrite, vtx_enter, write_cr2,
@@ -246,8 +246,11 @@ def enter(cpu: Cpu, vcpu: Vcpu) -> None:
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:
-    """Step over the instruction that exited. The shadow of an STI or MOV SS before it ends: see inject.can_inject."""
+    """Step over the instruction that exited; the shadow of an STI or MOV SS before it ends. The VMCS is current."""
     vcpu.regs.rip = wrap_u64(vcpu.regs.rip + exit.length)
+    blocked = vmread(vmcs.GUEST_INTERRUPTIBILITY)
+    if blocked & vmcs.BLOCKED_BY_SHADOW != 0:
+        vmwrite(vmcs.GUEST_INTERRUPTIBILITY, blocked & ~vmcs.BLOCKED_BY_SHADOW)
 
 
 def set_cr2(vcpu: Vcpu, value: u64) -> None:
@@ -255,6 +258,16 @@ def set_cr2(vcpu: Vcpu, value: u64) -> None:
     vcpu.regs.cr2 = value
     if this_cpu().msr_owner == vcpu:
         write_cr2(value)
+
+
+def note_single_step(vcpu: Vcpu) -> None:
+    """DR6.BS, before its #DB is injected; what waited in the shadow of a MOV SS before the instruction is this #DB."""
+    use(vcpu)
+    vmwrite(vmcs.GUEST_PENDING_DEBUG, 0)
+    vcpu.dr6 = vcpu.dr6 | DR6_BS
+    if this_cpu().msr_owner == vcpu:
+        vcpu.dr6 = read_dr6() | DR6_BS
+        write_dr6(vcpu.dr6)
 
 
 def rflags(vcpu: Vcpu) -> u64:
