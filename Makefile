@@ -1,7 +1,8 @@
 # make         the krait command in .venv/bin, and both images
 # make run     build, boot under QEMU, show two PV guests and two Linux guests side by side
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
-# make long    the decoder against iced-x86 over 12 million instructions, ten million broken virtio rings, fifty power cuts; outputs: tests/*/long.txt and power_cuts.txt
+# make long    the decoder against iced-x86 over 12 million instructions, ten million broken virtio rings, fifty power cuts,
+#              twelve million random hypercalls; outputs: tests/*/long.txt and power_cuts.txt
 # make setup   packages and Python environment (what scripts/setup does)
 # make clean   forget everything built; keeps .venv and downloads
 
@@ -42,6 +43,8 @@ long: env
 	cat tests/virtio/long.txt
 	.venv/bin/python -m qemu_tests.power_cuts $(CUTS) > qemu_tests/power_cuts.txt
 	cat qemu_tests/power_cuts.txt
+	PYTHONPATH=.:build .venv/bin/python -m tests.hostile.long > tests/hostile/long.txt
+	cat tests/hostile/long.txt
 
 clean:
 	rm -rf out .mypy_cache .pytest_cache .hypothesis
