@@ -167,7 +167,7 @@ MOST_CPUS = 255
 """Host CPUs that an emulator can be asked for; the hypervisor starts model.MAX_CPUS of them."""
 VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "initrd", "modules", "disk",
            "cap", "cap_period", "reserve", "cpus")
-DISK_KEYS = ("name", "bus", "image", "size")
+DISK_KEYS = ("name", "bus", "image", "size", "requests_per_second")
 VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
 
 
@@ -405,7 +405,8 @@ def _disks(reader: _Reader, value: object, folder: Path) -> tuple[HostDisk, ...]
             reader.refuse(where, "this disk has neither 'image' nor 'size'")
         if any(name == other.name for other in disks):
             reader.refuse((*where, "name"), f"the name '{name}' is taken by another disk")
-        disks.append(HostDisk(name, bus, image, size))
+        rate = reader.number((*where, "requests_per_second"), table.get("requests_per_second", 0), 0, 1 << 32)
+        disks.append(HostDisk(name, bus, image, size, rate))
     return tuple(disks)
 
 

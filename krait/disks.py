@@ -19,6 +19,8 @@ class HostDisk:
     bus: Bus
     image: Path | None = None
     size: int = 0
+    requests_a_second: int = 0
+    """QEMU lets it do no more (0: as it can): a disk that is the bottleneck, whatever the machine."""
 
 
 @dataclass(frozen=True)

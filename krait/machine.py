@@ -75,6 +75,8 @@ class Machine:
             for disk in self.disks:
                 if disk.bus not in ("memory", "ata"):
                     raise KraitError(f"disk '{disk.name}': Bochs has \"ata\" disks only", ExitCode.USAGE)
+                if disk.requests_a_second:
+                    raise KraitError(f"disk '{disk.name}': 'requests_per_second' works with --emulator qemu only", ExitCode.USAGE)
             for wanted, option in ((self.accel == "kvm", "--accel kvm"), (self.gdb, "--gdb"), (self.icount, "--icount")):
                 if wanted:
                     raise KraitError(f"{option} works with --emulator qemu only", ExitCode.USAGE)
@@ -185,6 +187,8 @@ def _qemu_disk(machine: Machine, disk: HostDisk, place: int, ide: str) -> list[s
     """One disk: the file, and the device in front of it."""
     file = _qemu_quoted(str(disk.image))
     drive = f"if=none,id=disk{place},format=raw,discard=unmap,cache=writeback,"
+    if disk.requests_a_second:
+        drive += f"throttling.iops-total={disk.requests_a_second},"
     if machine.fault_rules is not None:
         drive += f"file.driver=blkdebug,file.config={_qemu_quoted(str(machine.fault_rules))},file.image.filename={file}"
     else:

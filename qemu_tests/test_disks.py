@@ -1,6 +1,7 @@
 """The machine's disks: each is found, named and driven; what is written is read back, whatever the sizes and pieces."""
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,3 +132,34 @@ def test_what_was_synced_survives_a_power_cut(machine: Machine, tmp_path: Path) 
     """QEMU is killed while a guest writes; `make long` does that fifty times."""
     promised, looked_at = power_cuts.cut(tmp_path, "virtio", 7)
     assert promised >= 1 and looked_at >= 1
+
+
+READERS = ("for k in 1 2 3 4 5 6 7 8 9 10 11 12; do while true; do dd if=/dev/vda of=/dev/null bs=4k count=300 skip=$((k*300)) iflag=direct "
+           "2>/dev/null; done & done; echo reading")  # fmt: skip
+MEASURED_SECONDS = 16
+
+
+def reads_of(console: Console, vms: list[str]) -> list[int]:
+    """Requests ended so far, by VM."""
+    console.send_line("disks")
+    return [int(console.expect(rf"{vm} +slow +virtio0 +0 +16 +read-only +(\d+) ")[1]) for vm in vms]
+
+
+@svm_only
+def test_shares_of_a_slow_disk(machine: Machine, boot: Boot) -> None:
+    """Three Linux guests at weights 1:2:4 saturate one disk that does 50 requests a second: their shares are within 5 %."""
+    shares = {"one": 1, "two": 2, "four": 4}
+    slow: list[Table] = [{"disk": "slow", "read_only": True}]
+    vms = [{**linux(run(*READERS.split()), name=name, memory="80MiB", weight=100 * weight), "disk": slow} for name, weight in shares.items()]
+    console = boot(machine, vms=vms, debug=False, end_auto=False, disks=[{**disk("slow", "virtio"), "requests_per_second": 50}])
+    for _ in shares:
+        console.expect(r"\] reading", BOOT_SECONDS)
+    time.sleep(1)  # until all have their readers started
+    before = reads_of(console, list(shares))
+    time.sleep(MEASURED_SECONDS)
+    counts = [after - first for after, first in zip(reads_of(console, list(shares)), before)]
+    assert sum(counts) > 40 * MEASURED_SECONDS
+    for count, weight in zip(counts, shares.values()):
+        assert count / sum(counts) == pytest.approx(weight / 7, rel=0.05), counts
+    console.send_line("poweroff")
+    console.wait_end()
