@@ -14,8 +14,10 @@ from krait import newc, paths, progress, tools, vmlinux
 from krait.outcome import ExitCode, KraitError
 
 META_PACKAGE = "linux-image-cloud-amd64"
-KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-cloud-amd64(?!-unsigned|-dbg)\b")
+GENERAL_META_PACKAGE = "linux-image-amd64"
+KERNEL_PACKAGE = re.compile(r"linux-image-\d\S*-amd64(?!-unsigned|-dbg)\b")
 KERNEL_CACHE = paths.CACHE / "linux"
+GENERAL_CACHE = paths.CACHE / "linux-general"
 INITRAMFS = paths.OUT / "guest" / "initramfs.cpio"
 DISK_INITRAMFS = paths.OUT / "guest" / "initramfs-disk.cpio"
 BOOT_ROOT = Path(__file__).resolve().parent / "guest_boot_root.sh"
@@ -45,15 +47,31 @@ def kernel() -> Path:
             return _fetch_kernel()
 
 
-def _fetch_kernel() -> Path:
+def general_kernel() -> Path:
+    """Debian's kernel for all machines, which a test boots; it is larger and packed by XZ. Downloaded the first time."""
+    with paths.lock("linux-kernel"):
+        found = sorted(GENERAL_CACHE.glob("vmlinuz-*"))
+        if found:
+            return found[-1]
+        GENERAL_CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=GENERAL_CACHE) as name:
+            image = _unpacked_image(_kernel_package(GENERAL_META_PACKAGE), Path(name))
+            return image.rename(GENERAL_CACHE / image.name)
+
+
+def _unpacked_image(package: str, folder: Path) -> Path:
+    """Download a kernel's package and unpack it below `folder`/tree; the kernel in there."""
     apt_get, dpkg_deb = tools.require("apt-get"), tools.require("dpkg-deb")
+    _run([apt_get, "download", package], folder)
+    _run([dpkg_deb, "--extract", str(next(folder.glob("*.deb"))), "tree"], folder)
+    return next((folder / "tree" / "boot").glob("vmlinuz-*"))
+
+
+def _fetch_kernel() -> Path:
     KERNEL_CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KERNEL_CACHE) as name:
         folder = Path(name)
-        _run([apt_get, "download", _kernel_package()], folder)
-        package = next(folder.glob("*.deb"))
-        _run([dpkg_deb, "--extract", str(package), "tree"], folder)
-        image = next((folder / "tree" / "boot").glob("vmlinuz-*"))
+        image = _unpacked_image(_kernel_package(META_PACKAGE), folder)
         modules = folder / "modules"
         modules.mkdir()
         for name in MODULES:
@@ -70,13 +88,13 @@ def modules_of(kernel: Path) -> Path:
     return kernel.with_name(kernel.name.replace("vmlinuz-", "modules-", 1))
 
 
-def _kernel_package() -> str:
-    """The package that the meta-package depends on: its name carries the kernel's version."""
-    depends = _run(["apt-cache", "depends", META_PACKAGE], Path.cwd())
+def _kernel_package(meta_package: str) -> str:
+    """The package that a meta-package depends on: its name carries the kernel's version."""
+    depends = _run(["apt-cache", "depends", meta_package], Path.cwd())
     found = KERNEL_PACKAGE.search(depends)
     if found is None:
         raise KraitError(
-            f"apt knows no {META_PACKAGE} (Ubuntu has none). Run apt-get update as root, or put a kernel with virtio and "
+            f"apt knows no {meta_package} (Ubuntu has none). Run apt-get update as root, or put a kernel with virtio and "
             f"a 16550 console at {paths.shown(KERNEL_CACHE)}/vmlinuz-VERSION, its modules at modules-VERSION/",
             ExitCode.MISSING,
         )

@@ -57,6 +57,15 @@ def test_pvh_entry(machine: Machine, boot: Boot) -> None:
     console.wait_end()
 
 
+@svm_only
+def test_the_general_kernel_boots(machine: Machine, boot: Boot) -> None:
+    """Debian's kernel for all machines, unpacked by itself."""
+    guest: VmTable = {**linux("krait.end=poweroff", memory="192MiB"), "kernel": str(linux_image.general_kernel())}
+    console = boot(machine, vms=[guest])
+    console.expect_line("tux", r"krait-guest: Linux 6\.1\.\S+-\d+-amd64 x86_64", BOOT_SECONDS)
+    console.wait_end()
+
+
 CLOCK_SECONDS = 60
 CLOCK_ERROR = 0.001
 
