@@ -5,6 +5,7 @@ To add a workload: one file with one function (-> exit code) in workloads/, one 
 from typing import Annotated, Final
 
 from guest_pv_drivers import command_line, console, events, hypercall, idt, interrupts, memory, memory_pressure, start_info, threads
+from guest_pv_drivers.workloads.apic_storm import apic_storm
 from guest_pv_drivers.workloads.bad_hypercalls import bad_hypercalls
 from guest_pv_drivers.workloads.bench_exits import bench_exits
 from guest_pv_drivers.workloads.disk import disk, disk_bench
@@ -24,15 +25,15 @@ from guest_pv_drivers.workloads.ticks import ticks
 from guest_pv_drivers.workloads.trade import trade
 from hypervisor.lang import u32, u64
 
-WORKLOAD_COUNT: Final = 22
+WORKLOAD_COUNT: Final = 23
 NAMES: Final[Annotated[list[str], WORKLOAD_COUNT]] = [
     "hello", "echo", "spin", "idle", "preemption", "registers", "memory-write", "memory-peek", "trade", "populate",
     "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits", "reboot", "ticks",
-    "disk", "disk-bench", "disk-fuzz"]
+    "disk", "disk-bench", "disk-fuzz", "apic-storm"]
 WORKLOADS: Final = (
     hello, echo, spin, idle, preemption, registers, memory_write, memory_peek, trade, populate,
     beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits, reboot, ticks,
-    disk, disk_bench, disk_fuzz)
+    disk, disk_bench, disk_fuzz, apic_storm)
 
 THREAD_MEMORY_PRESSURE: Final = 0
 THREADS: Final = (memory_pressure.serve, counter)

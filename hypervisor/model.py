@@ -284,6 +284,8 @@ class Vm:
     vcpus: Annotated[list[Vcpu | None], MAX_VCPUS_PER_VM]
     past_cpu_time: u64  # of vCPUs that are no more, as Vcpu.cpu_time and Vcpu.exits
     past_exits: Annotated[list[u64], EXIT_CAUSES]
+    past_timer_interrupts: u64  # of local APICs, as Lapic.timer_interrupts and bus_interrupts
+    past_bus_interrupts: u64
     console: ConsoleBuffer
     platform: Platform | None
     devices: Devices | None  # its PCI bus

@@ -42,10 +42,22 @@ def info(arguments: u64) -> None:
     say(f"  traded   {machine.released_frames} frames released, {machine.populated_frames} populated, "
         f"{machine.pressure_frames} asked for")
     say(f"  holes    {machine.holes_touched} accesses beyond its memory, {machine.refused_msrs} MSRs refused")
+    show_interrupts(machine)
     p = machine.platform
     if p is not None:
         say(f"  ports    {p.unknown_reads} reads and {p.unknown_writes} writes where no device is, the last at {p.last_unknown:#x}")
     show_exits(machine)
+
+
+def show_interrupts(machine: Vm) -> None:
+    """What its local APICs have made pending."""
+    timers: u64 = machine.past_timer_interrupts
+    bus: u64 = machine.past_bus_interrupts
+    for vcpu in machine.vcpus:
+        if vcpu is not None:
+            timers += vcpu.lapic.timer_interrupts
+            bus += vcpu.lapic.bus_interrupts
+    say(f"  APICs    {timers} interrupts of local timers, {bus} of other vCPUs and of devices")
 
 
 def stats(arguments: u64) -> None:

@@ -96,5 +96,7 @@ def destroy(vm: Vm, index: u32) -> None:
 def keep_account(vm: Vm, vcpu: Vcpu) -> None:
     """What a vCPU that goes has used stays in its VM's account."""
     vm.past_cpu_time += vcpu.cpu_time
+    vm.past_timer_interrupts += vcpu.lapic.timer_interrupts
+    vm.past_bus_interrupts += vcpu.lapic.bus_interrupts
     for cause in range(EXIT_CAUSES):
         vm.past_exits[cause] += vcpu.exits[cause]
