@@ -111,9 +111,9 @@ def test_a_vcpu_is_started_in_real_mode(siblings: Siblings) -> None:
     target = siblings.vcpus[2]
     target.on_cpu = True
     siblings.icr(0, 0x4500, 2)
-    assert target.state == VcpuState.PARKED and target.lapic.init
+    states = [target.state]
     siblings.icr(0, 0x469A, 2)
-    assert target.state == VcpuState.RUNNABLE
+    assert [*states, target.state] == [VcpuState.PARKED, VcpuState.RUNNABLE] and target.lapic.init
     machine.cpuid_leaves[(1, 0)] = (0x800F12, 0, 0, 0)
     inject.deliver(target)
     state = GuestState()
