@@ -184,7 +184,7 @@ def pick(cpu: u32, now: u64) -> Vcpu | None:
     TAKE[current.policy](vcpu)
     vcpu.waiting = False
     current.waiting -= 1
-    vcpu.steal_ticks += now - vcpu.waiting_since
+    vcpu.steal_ticks += now - min(vcpu.waiting_since, now)  # another CPU's clock may be a few ticks ahead
     vcpu.waiting_since = 0
     vcpu.running = True
     vcpu.host_cpu = cpu

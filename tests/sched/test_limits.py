@@ -136,3 +136,11 @@ def test_steal_time_is_what_a_vcpu_waits() -> None:
     assert policy.pick(0, MS + 10) == second and second.steal_ticks == MS
     policy.dequeue(second)
     assert policy.pick(0, MS + 60) == first and first.steal_ticks == 50
+
+
+def test_a_clock_that_is_behind_steals_nothing() -> None:
+    """It began to wait by the clock of a CPU that is a few ticks ahead of the one that picks it."""
+    first = vm_of().vcpus[0]
+    assert first is not None
+    policy.enqueue(first, 1000)
+    assert policy.pick(1, 990) == first and first.steal_ticks == 0

@@ -212,29 +212,30 @@ def test_yield_prefers_a_sibling_when_nobody_else_waits() -> None:
 def test_a_spinning_vcpu_yields_to_the_sibling_that_waits_longest(which: Policy) -> None:
     """Whatever the policy would choose, and at the VM's own expense."""
     assert policy.select(which, clock) == Status.OK
+    at = clock + 1000
     trio = [Vcpu() for _ in range(3)]
     vm = vm_of(100, *trio)
     vm.vcpu_count = 3
     other = vcpus(100)[0]
     for delay, vcpu in enumerate(trio):
-        policy.enqueue(vcpu, clock + delay)
-    picked = policy.pick(0, clock)
+        policy.enqueue(vcpu, at + delay)
+    picked = policy.pick(0, at)
     while picked != trio[0]:
         assert picked is not None
-        policy.charge(picked, SLICE, clock + 9)
-        policy.requeue(picked, clock + 9)
-        picked = policy.pick(0, clock + 9)
+        policy.charge(picked, SLICE, at + 9)
+        policy.requeue(picked, at + 9)
+        picked = policy.pick(0, at + 9)
     longest = trio[1] if trio[1].waiting_since <= trio[2].waiting_since else trio[2]
     assert policy.yield_to_sibling(trio[0])
-    policy.requeue(trio[0], clock + 10)
-    following = policy.pick(0, clock + 10)
+    policy.requeue(trio[0], at + 10)
+    following = policy.pick(0, at + 10)
     assert following is not None and following.waiting_since == 0 and following.running
     assert following == longest
-    policy.requeue(following, clock + 20)
+    policy.requeue(following, at + 20)
     for vcpu in (*trio, other):
         policy.dequeue(vcpu)
-    policy.enqueue(trio[0], clock)
-    assert policy.pick(0, clock) == trio[0]
+    policy.enqueue(trio[0], at)
+    assert policy.pick(0, at) == trio[0]
     assert not policy.yield_to_sibling(trio[0]), "nobody waits for it"
 
 
