@@ -2,8 +2,8 @@
 # make run     build, boot under QEMU, show two PV guests and two Linux guests side by side
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
 # make long    the decoder against iced-x86 over 12 million instructions, ten million broken virtio rings, fifty power cuts,
-#              twelve million random hypercalls, a million IPIs and timer expiries; outputs: tests/*/long.txt, power_cuts.txt and
-#              interrupt_storm.txt in qemu_tests/
+#              twelve million random hypercalls, a million IPIs, timer expiries and disk requests; outputs:
+#              tests/*/long.txt; power_cuts.txt, interrupt_storm.txt, many_requests.txt in qemu_tests/
 # make setup   packages and Python environment (what scripts/setup does)
 # make clean   forget everything built; keeps .venv and downloads
 
@@ -44,6 +44,8 @@ long: env
 	cat tests/virtio/long.txt
 	.venv/bin/python -m qemu_tests.power_cuts $(CUTS) > qemu_tests/power_cuts.txt
 	cat qemu_tests/power_cuts.txt
+	.venv/bin/python -m qemu_tests.many_requests 1000000 > qemu_tests/many_requests.txt
+	cat qemu_tests/many_requests.txt
 	PYTHONPATH=.:build .venv/bin/python -m tests.hostile.long > tests/hostile/long.txt
 	cat tests/hostile/long.txt
 	PYTHONPATH=.:build .venv/bin/python -m qemu_tests.interrupt_storm > qemu_tests/interrupt_storm.txt

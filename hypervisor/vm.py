@@ -223,9 +223,9 @@ def reap_some() -> bool:
         return False
     if not virtual_disk.quiet(vm) or not virtual_disk.forget_some(vm, True) or not nested.destroy_some(vm):
         return False
-    virtual_disk.destroy(vm)
     destroy_vcpus(vm)
-    devices.destroy(vm)
+    devices.destroy(vm)  # before the disks that they refer to
+    virtual_disk.destroy(vm)
     board.destroy(vm)
     pressure.frames_returned()
     table.alive -= 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from krait import linux_image
 from krait.machine import Machine
 from krait.result import Status
+from qemu_tests import many_requests
 from qemu_tests.conftest import Boot
 from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
 
@@ -61,3 +62,9 @@ def test_pv_guests_use_disks_beside_a_hostile_one(machine: Machine, boot: Boot) 
     said = re.search(rf"\[mallory\] fuzz ok: (\d+) of {RINGS} rings broke the device, (\d+) did not", end.text)
     assert said is not None and int(said[1]) > RINGS // 2 and int(said[2]) > RINGS // 10
     assert end.text.count("virtio device 1 stands still") == 4  # and no more lines
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_no_completion_is_lost(machine: Machine, tmp_path: Path) -> None:
+    """Of four guests' requests to one disk; `make long` makes a million."""
+    assert many_requests.requests(machine, 8000, tmp_path) == 8000

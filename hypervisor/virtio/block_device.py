@@ -58,8 +58,8 @@ DISCARD_SECTORS: Final[u64] = 1 << 22
 HEADER_BYTES: Final = 16
 RANGE_BYTES: Final = 16
 ID_BYTES: Final = 20
-PARTS_MOST: Final = 4
-BYTES_MOST: Final[u64] = PARTS_MOST * MAX_REQUEST_SECTORS * SECTOR  # of data in one chain
+PARTS_MOST: Final = 2  # pieces of a chain of SEGMENTS that all cross a page
+BYTES_MOST: Final[u64] = MAX_REQUEST_SECTORS * SECTOR  # of data in one chain
 
 
 @struct

@@ -55,7 +55,7 @@ def read(vm: Vm, c: Cursor, chain: Chain, target: Hva) -> None:
 
 
 def back_page(vm: Vm, vcpu: Vcpu | None, gpa: Gpa) -> Status:
-    """See that a page has a frame. WAIT; NO_MEMORY: there is none, or the vCPU has waited in vain."""
+    """See that a page has a frame. WAIT; NO_MEMORY: the vCPU has waited in vain; or there is no vCPU, and no frame yet."""
     if vcpu is not None:
         return backing.back_for(vcpu, vm, Gfn(gpa >> PAGE_SHIFT))
-    return backing.back(vm, Gfn(gpa >> PAGE_SHIFT))
+    return Status.OK if guest_memory.host_address(vm, gpa) != 0 else Status.NO_MEMORY

@@ -17,8 +17,9 @@ from hypervisor.virtio import block_device, entropy_device, interrupts, ring, tr
 from hypervisor.virtio.ring import Chain
 from hypervisor.virtio.state import Device, DeviceKind, Devices
 
-TURN_CHAINS: Final = 8
-COMPLETION_CHAINS: Final = 2
+# A turn's length in units of about 1,000 instructions: two for a chain, one for 32 KiB of it, one for each frame that is given for it.
+TURN_UNITS: Final = 16
+COMPLETION_UNITS: Final = 3
 NOTIFY_BELOW: Final = 8
 
 chain: Final = Chain()  # the one being looked at
@@ -27,23 +28,27 @@ chain: Final = Chain()  # the one being looked at
 def notified(vm: Vm, vcpu: Vcpu, devices: Devices, device: Device, index: u32) -> Status:
     """The driver has offered chains in a queue. WAIT: run the exit again. Below 45 k instructions."""
     device.notifications += 1
-    return Status.WAIT if serve(vm, vcpu, devices, device, index, TURN_CHAINS) else Status.OK
+    return Status.WAIT if serve(vm, vcpu, devices, device, index, TURN_UNITS) else Status.OK
 
 
 def serve(vm: Vm, vcpu: Vcpu | None, devices: Devices, device: Device, index: u32, most: u32) -> bool:
-    """Take up to `most` chains from a queue. True: call again: memory is awaited, or there may be more. Without a vCPU nobody can
-    wait for memory: the queue is left to `feed`."""
+    """Take chains from a queue for `most` units. True: call again: memory is awaited, or there may be more. Without a vCPU nobody is
+    given frames or can wait for them: the queue is left to `feed`."""
     if not transport.live(device, index):
         return False
     queue = device.registers.queues[index]
     place = device.places[index]
     features = device.registers.accepted
     status = Status.OK
+    spent: u64 = 0
     ring.need_no_notification(place, features)
-    for _ in range(most):
+    while spent < most:
+        before: u64 = vm.private_frames
         status = ring.take(vm, queue, place, features, chain)
+        spent += 1
         if status == Status.OK:
             status = handle(vm, vcpu, device, index)
+            spent += 1 + ((chain.read_bytes + chain.write_bytes) >> 15) + max(vm.private_frames, before) - before
         elif status == Status.NOT_FOUND and queue.in_flight < NOTIFY_BELOW and ring.ask_for_notification(queue, place, features):
             status = Status.OK
         if status != Status.OK:
@@ -102,7 +107,7 @@ def serve_stalled(vm: Vm, devices: Devices, device: Device) -> None:
     stalled: u32 = device.stalled
     device.stalled = 0
     for index in range(device.registers.queue_count):
-        if stalled >> (index & 31) & 1 != 0 and serve(vm, None, devices, device, u32(index), COMPLETION_CHAINS) \
+        if stalled >> (index & 31) & 1 != 0 and serve(vm, None, devices, device, u32(index), COMPLETION_UNITS) \
                 and device.in_flight == 0:
             device.stalled = device.stalled | 1 << (index & 31)
             ask_to_feed(vm, devices)
@@ -135,7 +140,7 @@ def feed(vcpu: Vcpu, vm: Vm, devices: Devices) -> None:
             stalled: u32 = device.stalled
             device.stalled = 0
             for index in range(device.registers.queue_count):
-                if stalled >> (index & 31) & 1 != 0 and serve(vm, vcpu, devices, device, u32(index), TURN_CHAINS):
+                if stalled >> (index & 31) & 1 != 0 and serve(vm, vcpu, devices, device, u32(index), TURN_UNITS):
                     device.stalled = device.stalled | 1 << (index & 31)
                     devices.hungry = True
     if devices.hungry and vcpu.state == VcpuState.RUNNABLE:

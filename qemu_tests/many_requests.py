@@ -1,0 +1,46 @@
+"""Four PV guests keep one disk busy: every request completes, and each guest sees as many ends as it made requests.
+
+    .venv/bin/python -m qemu_tests.many_requests 1000000 > qemu_tests/many_requests.txt
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from krait.machine import Machine
+from qemu_tests import harness
+from qemu_tests.harness import Table, VmTable
+
+GUESTS = 4
+SECONDS = 1500.0
+RESULT = re.compile(r"\[g(\d)\] bench: disk depth (\d+) requests (\d+) ticks \d+ notifications (\d+)")
+
+
+def requests(machine: Machine, count: int, folder: Path) -> int:
+    """At least `count` requests in all, a part of them one by one and as many with 32 in flight; how many. AssertionError when one is lost."""
+    each = -(-count // (GUESTS * 2))
+    vms: list[VmTable] = [
+        {"name": f"g{number}", "kind": "pv", "memory": "16MiB", "workload": "disk-bench", "cmdline": f"count={each}",
+         "disk": [{"disk": "shared", "start": f"{4 * (number + 1)}MiB", "size": "4MiB"}]}
+        for number in range(GUESTS)
+    ]  # fmt: skip
+    disk: Table = {"name": "shared", "bus": "virtio", "size": f"{4 * GUESTS + 4}MiB"}
+    console = harness.start(machine, vms, folder, True, True, None, [disk])
+    try:
+        text = console.wait_end(SECONDS).text
+    finally:
+        console.close()
+    ended = {(int(guest), int(depth)): int(number) for guest, depth, number, _ in RESULT.findall(text)}
+    assert ended == {(guest, depth): each for guest in range(GUESTS) for depth in (1, 32)}, ended
+    return sum(ended.values())
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        count = requests(Machine("qemu"), int(sys.argv[1]), Path(folder))
+    print(f"{count} requests of {GUESTS} guests to one disk, 1 and 32 in flight: every one ended once")
+
+
+if __name__ == "__main__":
+    main()
