@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from krait import linux_image
 from krait.machine import Machine
 from krait.result import Status
