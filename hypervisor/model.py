@@ -174,6 +174,9 @@ class Vcpu:
     picked_at: u64  # host TSC
     parked: bool  # runnable, but its VM has used up its cap (sched/cap.py)
     waiting_since: u64  # host TSC; 0: it does not wait for a CPU
+    woken_at: u64  # host TSC at which it was woken, until it runs; 0: it has run
+    wakes: u64  # that have led to a run
+    wake_ticks: u64  # TSC ticks from being woken to running, of all of them
     steal_ticks: u64  # TSC ticks that it could have run and waited for a CPU, or was kept from it by its VM's cap, until it ran last
     share: Share  # eevdf
     stride_pass: u64  # stride: its pass; while it sleeps, the distance from the global one

@@ -165,6 +165,10 @@ def reschedule(cpu: Cpu) -> None:
             cpu.work |= WORK_REAP  # nobody wants the time
         return
     vcpu.on_cpu = True
+    if vcpu.woken_at != 0:
+        vcpu.wakes += 1
+        vcpu.wake_ticks += now - min(now, vcpu.woken_at)
+        vcpu.woken_at = 0
     vcpu.entered_at = now
     ticks = policy.slice_of(vcpu, now)
     if ticks == policy.UNLIMITED:

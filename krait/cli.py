@@ -125,6 +125,7 @@ def run(
 
 
 app.command("list")(cli_guests.list_)
+app.command("top")(cli_guests.top_)
 app.command()(cli_guests.console)
 app.command()(cli_guests.command)
 

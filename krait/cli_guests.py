@@ -1,4 +1,4 @@
-"""Subcommands about the guests of a running machine: list, console, command."""
+"""Subcommands about the guests of a running machine: list, top, console, command."""
 
 import json
 import sys
@@ -8,14 +8,13 @@ import typer
 from rich.console import Console as Terminal
 from rich.table import Table
 
-from krait import remote
+from krait import remote, top
 from krait.outcome import ExitCode
 from krait.switchboard import Record
+from krait.top import STATE_STYLE
 
 ProcessOption = Annotated[int | None, typer.Option("--pid", help="Which `krait run`; the latest otherwise.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-STATE_STYLE = {"running": "green", "paused": "yellow", "reboots": "yellow", "crashed": "bold red", "ended": "dim"}
 
 
 def list_(process: ProcessOption = None, as_json: JsonOption = False) -> None:
@@ -38,6 +37,19 @@ def _row(record: Record) -> tuple[str, ...]:
     return (record["name"], record["kind"], f"[{STATE_STYLE.get(state, '')}]{state}[/]" if state in STATE_STYLE else state,
             str(record["vcpu_count"]), str(record["weight"]), f"{record['memory_bytes'] >> 20} MiB",
             f"{record['private_frames'] * 4} KiB", f"{record['cpu_ns'] / 1e9:.2f} s", f"{sum(record['exits'].values()):,}")  # fmt: skip
+
+
+def top_(
+    process: ProcessOption = None,
+    once: Annotated[bool, typer.Option("--once", help="One table, then end.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show live what each guest asks for and gets: CPU, exits, memory. Ctrl-C leaves."""
+    if once or as_json:
+        top.once(process, interval, as_json)
+    else:
+        top.live(process, interval)
 
 
 def console(name: Annotated[str, typer.Argument(help="The guest.")], process: ProcessOption = None) -> None:

@@ -62,6 +62,7 @@ def test_many_consoles_at_once(machine: Machine, boot: Boot) -> None:
         assert int(talks["g0"].line(r"heard: line (\d+)")[1]) == number
     records = {record["name"]: record for record in guests.vms()}
     assert list(records) == names and all(record["console_lost"] == 0 for record in records.values())
+    assert max(record["overhead_frames"] for record in records.values()) * 4 <= 128, "docs/numbers.md: KiB beyond its RAM"
     for name, talk in talks.items():
         talk.send("quit\n")
     ended: set[str] = set()

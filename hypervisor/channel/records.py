@@ -62,6 +62,8 @@ def add_vcpu(vcpu: Vcpu) -> None:
     """What one vCPU adds to its VM's record."""
     if vcpu.state == VcpuState.RUNNABLE:
         vm_record.runnable += 1
+    vm_record.wakes += vcpu.wakes
+    vm_record.wake_ns += clock.ns_of(vcpu.wake_ticks)
     for cause in range(EXIT_CAUSES):
         vm_record.exits[cause] += vcpu.exits[cause]
 

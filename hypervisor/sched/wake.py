@@ -1,5 +1,5 @@
 """vCPUs that fall asleep and wake up."""
-from hypervisor import kick, timers
+from hypervisor import clock, kick, timers
 from hypervisor.cpu import cpus, this_cpu
 from hypervisor.lang import u32, u64
 from hypervisor.model import WORK_RESCHED, TimerKind, Vcpu, VcpuState, Vm, VmState
@@ -15,6 +15,7 @@ def wake(vcpu: Vcpu) -> None:
     vm = vcpu.vm
     if vm is None:
         return
+    vcpu.woken_at = clock.now()
     if vm.state == VmState.RUNNING and not vcpu.on_cpu:
         compete(vm, vcpu)
     else:

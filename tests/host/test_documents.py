@@ -28,6 +28,6 @@ def test_options_that_are_named_exist() -> None:
     named = set(re.findall(r"--[a-z][a-z-]+", (paths.ROOT / "docs" / "running.md").read_text()))
     known = " ".join(
         CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
-        for command in ("doctor", "build", "run", "attach", "bench")
+        for command in ("doctor", "build", "run", "list", "top", "attach", "bench")
     )
     assert not {option for option in named if option not in known}
