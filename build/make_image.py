@@ -53,7 +53,7 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool, m
     with Stage("cython"):
         sources = tools.translate(units)
     with Stage("gcc"):
-        objects = tools.objects(sources, "gcc", [*METAL, *WARNINGS, "-flto"])
+        objects = tools.objects(sources, "gcc", [*METAL, *WARNINGS, "-flto"], optimize_cold=True)
         plain = tools.objects(native.assembly, "gcc", METAL)
     elf = out / image.file
     parts = [*objects, *plain]
@@ -63,7 +63,14 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool, m
         tools.cache.made(elf, *made_of)
     check_stacks(image, tools, exported["constants"], native.symbols())
     check_symbols(elf)
+    print(f"  image {loaded_bytes(elf)} bytes", file=sys.stderr)
     return elf
+
+
+def loaded_bytes(elf: Path) -> int:
+    """Bytes of the image that a loader copies into memory: code, constants, the table of symbols; zeroed memory is not counted."""
+    text, data = run(["size", str(elf)]).splitlines()[1].split()[:2]
+    return int(text) + int(data)
 
 
 def link(tools: Toolchain, image: Image, objects: list[Path], elf: Path, release: bool) -> None:
@@ -76,12 +83,12 @@ def link(tools: Toolchain, image: Image, objects: list[Path], elf: Path, release
         with Stage("symbols"):
             table = symbol_table.table_of(elf, release)
             wanted = -(-len(table) // 4096) * 4096
-            if len(table) <= size <= wanted + 8192:
+            if len(table) <= size <= wanted + 4096:
                 content = tools.directory / "symbols.bin"
                 content.write_bytes(table.ljust(size, b"\0"))
                 run(["objcopy", "--update-section", f".symbols={content}", str(elf)])
                 return
-        size = wanted + 4096
+        size = wanted
         write(room, str(size))
 
 

@@ -37,6 +37,15 @@ METAL = ["-std=gnu11", "-O2", "-g", "-gdwarf-4", "-ffreestanding", "-mgeneral-re
          "-mmemcpy-strategy=rep_8byte:-1:noalign", "-mmemset-strategy=rep_8byte:-1:noalign",
          "-fsanitize=bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"]
 
+# Modules of the hypervisor that run between a VM exit and the next entry as a matter of course: for speed. The others are
+# built for size: loaders, drivers' starts, the operator's commands and dumps are most of the image and run rarely.
+HOT = ("hypervisor/run_loop", "hypervisor/exits", "hypervisor/lock", "hypervisor/inject", "hypervisor/event_delivery", "hypervisor/clock",
+       "hypervisor/arch_x86/backend", *(f"hypervisor/arch_x86/{vendor}/{part}" for vendor in ("svm", "vtx")
+                                        for part in ("vcpu", "decode", "inject", "exit_table", "current")),
+       *(f"hypervisor/handlers/{cause}" for cause in ("cpuid", "hypercall", "io", "interrupt", "outcome", "nested_fault", "rdmsr", "wrmsr")),
+       "hypervisor/hypercalls/", "hypervisor/mmio_", "hypervisor/devices/lapic", "hypervisor/apic_bus",
+       "hypervisor/memory/frames", "guest_pv_drivers/")
+
 
 class BuildError(Exception):
     """A tool failed; the text is what it said."""
@@ -157,7 +166,7 @@ class Toolchain:
         if said:
             raise BuildError("\n".join(said))
 
-    def objects(self, sources: list[Path], compiler: str, flags: list[str], suffix: str = ".o") -> list[Path]:
+    def objects(self, sources: list[Path], compiler: str, flags: list[str], suffix: str = ".o", optimize_cold: bool = False) -> list[Path]:
         """Compile C and assembly; objects lie beside the generated C."""
         flags = [*flags, f"-I{self.directory}", f"-I{self.root}", f"-I{BUILD}", f"-ffile-prefix-map={self.directory}={self.root}"]
         jobs = []
@@ -165,7 +174,8 @@ class Toolchain:
             place = source if source.is_relative_to(self.directory) else self.directory / source.relative_to(self.root)
             target = place.with_name(place.name + suffix)
             target.parent.mkdir(parents=True, exist_ok=True)
-            jobs.append((source, target, [compiler, "-c", *flags, str(source), "-o", str(target)]))
+            cold = optimize_cold and not place.relative_to(self.directory).as_posix().startswith(HOT)
+            jobs.append((source, target, [compiler, "-c", *flags, *(["-Os"] if cold else []), str(source), "-o", str(target)]))
         texts: dict[Path, str] = {}
         stale = [(target, command, inputs) for source, target, command in jobs
                  if self.cache.stale(target, *(inputs := (self._closure(source, texts), " ".join(command))))]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import make_image
 from hypervisor.sched import policy
-from krait import bench, bench_disk, bench_linux, paths, sched_bench
+from krait import bench, bench_disk, bench_linux, images, paths, sched_bench
 from krait.machine import Machine
 
 
@@ -15,6 +16,10 @@ def test_an_operation_costs_no_more_than_promised(machine: Machine) -> None:
     promised = bench.PROMISED[machine.emulator]
     over = {name: (report.instructions[name], most) for name, most in promised.items() if report.instructions[name] > most}
     assert not over, f"operation: (instructions, promised): {over}"
+
+
+def test_the_image_is_no_larger_than_promised() -> None:
+    assert make_image.loaded_bytes(images.hypervisor(release=True)) < 256 << 10
 
 
 def test_the_documents_promise_the_same() -> None:
