@@ -2,7 +2,7 @@
 # What the Linux guest does before its shell; init runs it, from the initial file system that `krait build` makes.
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
-/bin/busybox mountpoint -q /dev || /bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox grep -q ' /dev ' /proc/mounts || /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/
 hostname linux
