@@ -27,7 +27,7 @@ def jain(values: list[int]) -> float:
 
 QUICK = (("svm", 1, UNEQUAL), ("vtx", 1, EQUAL), ("svm", 2, EQUAL), ("vtx", 2, UNEQUAL))
 ALL = [(emulator, cpus, weights) for emulator in ("svm", "vtx") for cpus in (1, 2) for weights in (EQUAL, UNEQUAL)]
-LONG = pytest.mark.skipif("KRAIT_LONG" not in os.environ, reason="`make long` runs it; its last output is qemu_tests/fair_shares_long.txt")
+LONG = pytest.mark.skipif("KRAIT_LONG" not in os.environ, reason="`make long` runs it")
 
 
 @pytest.mark.parametrize("machine, cpus, weights", [
