@@ -101,7 +101,7 @@ def check_hostile(end: End, amd: bool) -> None:
         how = r"(where nothing is, with an instruction not decoded|beyond its 8 MiB,) at rip 0x\w+"  # the latter: it jumped there
         stopped = re.search(rf"vm 'm-any{seed}' stopped: touched 0x\w+, {how}", end.text)
         assert stopped is not None or f"4000 instructions at holes, seed {seed}" in end.text
-    assert end.text.count("code: not readable") == 0
+    assert len(re.findall(r"^  code [0-9a-f]{2} ", end.text, re.MULTILINE)) >= end.text.count("with an instruction not decoded")
 
 
 @pytest.mark.parametrize("machine", ["svm", "vtx", "kvm", "svm2", "vtx2"], indirect=True)
