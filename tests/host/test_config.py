@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import abi
+from hypervisor import abi, model
 from hypervisor.lang import sizeof
 from krait import bundle, config, newc, paths
 from krait.outcome import ExitCode, KraitError
@@ -68,7 +68,7 @@ VM = '[[vm]]\nname = "a"\nkind = "pv"\n'
         (VM + 'memory = "9999KiB"', "4: 'memory' must be a multiple of 4KiB"),
         (VM + "weight = 0", "4: 'weight' is 0; it must be from 1 to 10000"),
         (VM + "weight = true", "4: 'weight' must be a whole number"),
-        (VM + "vcpus = 65", "4: 'vcpus' is 65; it must be from 1 to 64"),
+        (VM.replace("pv", "linux") + "vcpus = 65", "4: 'vcpus' is 65; it must be from 1 to 64"),
         (VM + 'cmdline = "a\\nb"', "4: 'cmdline' must be printable ASCII"),
         (VM + f'cmdline = "{"x" * 1024}"', "4: 'cmdline' has 1024 bytes; at most 1023 fit"),
         (VM + 'kernel = "none"', "4: 'kernel': there is no file /nonexistent/none"),
@@ -118,8 +118,8 @@ def test_one_linux_guest_by_flags(tmp_path: Path) -> None:
 
 
 def test_more_vms_than_there_is_room_for_are_refused() -> None:
-    text = "".join(f'[[vm]]\nname = "a{index}"\nkind = "pv"\n' for index in range(65))
-    assert problems(text) == ["193: at most 64 VMs are possible"]
+    text = "".join(f'[[vm]]\nname = "a{index}"\nkind = "pv"\n' for index in range(model.MAX_VMS + 1))
+    assert problems(text) == [f"{3 * model.MAX_VMS + 1}: at most {model.MAX_VMS} VMs are possible"]
 
 
 def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
