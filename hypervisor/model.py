@@ -1,7 +1,4 @@
-"""The objects of the hypervisor: Cpu, Vm, Vcpu, Timer. Fields only; who changes them is said at each.
-
-Lock order (when there are several CPUs): VM < queue < device < frames.
-"""
+"""The objects of the hypervisor: Cpu, Vm, Vcpu, Timer. Fields only; who changes them is said at each. All under lock.py's lock."""
 from __future__ import annotations
 
 from enum import IntEnum
