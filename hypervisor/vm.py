@@ -188,7 +188,8 @@ def stopped(vm: Vm) -> None:
 
 def first_ended() -> Vm | None:
     """A VM that has ended, or reboots, and still holds memory; all CPUs have left it (run_loop.leave)."""
-    for vm in table.vms:
+    for place in range(table.count):
+        vm = table.vms[place]
         if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
             if not is_on_cpu(vm):
                 return vm

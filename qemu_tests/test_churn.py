@@ -26,7 +26,7 @@ def event(guests: Switchboard, name: str, kind: str) -> None:
 def test_no_frame_is_lost(machine: Machine, boot: Boot, request: pytest.FixtureRequest) -> None:
     """Each life: made from the bundle under a name of its own; ends by itself, or is destroyed while it is loaded or runs."""
     lives = LIVES[request.node.callspec.params["machine"]]
-    console = boot(machine, [pv("talker", "echo"), pv("short", "hello"), pv("long", "spin", "ms=100000000")], end_auto=False, channel=True)
+    console = boot(machine, [pv("talker", "echo"), pv("short", "hello"), pv("long", "spin", "ms=100000000")], debug=False, end_auto=False, channel=True)
     guests = board(console)
     talk = Talk(guests, "talker")
     talk.line("type something")

@@ -17,7 +17,7 @@ from hypervisor.memory import ledger
 from hypervisor.memory.ledger import KIND_NAMES, KINDS, Entry, Kind, Use, book
 from hypervisor.memory.nested_walk import (GFN_LIMIT, LEVEL_BITS, ROOT_LEVEL, TABLE_ENTRIES, entry_format, frame_of, index_of,
                                            leaf, present, spaces, table_at, vm_of)
-from hypervisor.model import MAX_VMS, Vm
+from hypervisor.model import Vm
 from hypervisor.panic import panic
 
 ENTRIES_A_STEP: Final = 256
@@ -197,10 +197,10 @@ def _step_free_list() -> None:
 
 def _step_tables() -> None:
     """Some of one VM's nested tables: ends after the first table of leaves."""
-    while progress.place < MAX_VMS and spaces.vms[progress.place] is None:
+    while progress.place < spaces.count and spaces.vms[progress.place] is None:
         progress.place += 1
         progress.gfn = 0
-    if progress.place == MAX_VMS:
+    if progress.place >= spaces.count:
         progress.phase = Phase.TOTALS
         return
     vm = spaces.vms[progress.place]
@@ -301,7 +301,8 @@ def _check_totals() -> None:
     if progress.references != progress.shared:
         _error(f"shared frames have {progress.references} references, {progress.shared} are mapped")
     charged: u64 = 0
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None:
             charged += vm.private_frames
     if charged != book.counts[Kind.PRIVATE]:

@@ -63,6 +63,7 @@ def create(vm: Vm) -> Status:
     vm.page_state_hva = hva_of(states)
     vm.overhead_frames += state_map_frames(vm)
     spaces.vms[vm.id] = vm
+    spaces.count = u32(max(spaces.count, vm.id + 1))
     return Status.OK
 
 

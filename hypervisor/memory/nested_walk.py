@@ -45,6 +45,7 @@ class AddressSpaces:
     """Every VM that has nested tables, by id: nested.create enters it, nested.destroy takes it out."""
 
     vms: Annotated[list[Vm | None], MAX_VMS]
+    count: u32  # places behind have had no VM yet
     epoch: u64  # of the latest unmap, whichever VM's: ledger.settle
 
 

@@ -57,7 +57,8 @@ def high_watermark() -> u64:
 def entitlement(vm: Vm) -> u64:
     """Frames that a VM may always have: its share of the pool by weight, at most its memory."""
     weights: u64 = 0
-    for other in spaces.vms:
+    for place in range(spaces.count):
+        other = spaces.vms[place]
         if other is not None:
             weights += other.weight
     if weights == 0:
@@ -96,10 +97,12 @@ def _ask(wanted: u64) -> None:
         state.told = True
         events.machine(EventKind.PRESSURE, u32(min(wanted, 0xFFFF_FFFF)))
     uses: u64 = 0
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None and can_be_asked(vm):
             uses += use_per_weight(vm)
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None and can_be_asked(vm) and vm.pressure_frames == 0 and uses != 0:
             part: u64 = (wanted * use_per_weight(vm) + uses - 1) // uses
             ask_vm(vm, min_u64(part, vm.private_frames))
@@ -129,7 +132,8 @@ def recovered() -> None:
     if state.told:
         state.told = False
         events.machine(EventKind.RELIEVED, 0)
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None:
             vm.pressure_frames = 0
 
@@ -152,7 +156,8 @@ def frames_returned() -> None:
         recovered()
     if state.waiting == 0:
         return
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None:
             for index in range(vm.vcpu_count):
                 vcpu = vm.vcpus[index]

@@ -33,10 +33,12 @@ def reclaim(wanted: u64) -> u64:
     most: u64 = wanted if wanted < TAKE_MOST else TAKE_MOST
     effort.looked = 0
     effort.taken = 0
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None and vm.unused_pages != 0:
             _scan(vm, PageState.UNUSED, most)
-    for vm in spaces.vms:
+    for place in range(spaces.count):
+        vm = spaces.vms[place]
         if vm is not None and vm.volatile_pages != 0:
             _scan(vm, PageState.VOLATILE, most)
     if effort.taken != 0:
