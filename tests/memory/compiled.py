@@ -26,16 +26,19 @@ PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, MAP_FIXED_NOREPLACE = 3, 0x22, 0x100000
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 mapped: dict[int, int] = {}
 
 
 def map_at(place: int, size: int) -> None:
-    """Memory at a fixed address of this process; it stays, for the next world."""
-    if mapped.get(place) == size:
-        return
-    mapped[place] = size
-    if libc.mmap(place, size, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != place:
+    """Memory at a fixed address of this process; it stays for the next world of that size."""
+    old = mapped.pop(place, 0)
+    if old not in (0, size):  # worlds of several sizes, in tests that share this process
+        libc.munmap(place, old)
+        old = 0
+    if old == 0 and libc.mmap(place, size, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != place:
         raise OSError(ctypes.get_errno(), f"no memory at {place:#x}")
+    mapped[place] = size
 
 
 class CompiledWorld:
