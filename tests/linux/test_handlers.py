@@ -220,7 +220,7 @@ def test_the_clocks_periodic_interrupt_cannot_storm_the_host(stock: Stock) -> No
 
 def test_an_interrupt_waits_for_the_window(stock: Stock) -> None:
     start_pic(stock)
-    stock.vcpu.on_cpu = True
+    stock.vcpu.cpu, stock.vcpu.on_cpu = cpus[0], True
     for port, value in ((UART + 4, 0x0B), (UART + 1, 0x02)):
         access(stock, port, value=value)
     assert cpus[0].work & WORK_INJECT

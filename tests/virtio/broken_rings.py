@@ -23,7 +23,8 @@ def fuzz(folder: Path, count: int, seed: int) -> str:
     """Build the library in `folder`, run, and say what came of it; CalledProcessError when a sanitizer found something."""
     hostlib.build(ROOT, ALL_MODULES, folder, sanitize=True)
     runtime = subprocess.run(["clang", "-print-file-name=libclang_rt.asan-x86_64.so"], capture_output=True, text=True, check=True)
-    environment = {**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0"}
+    environment = {**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0",
+                   "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'build'}"}
     done = subprocess.run([sys.executable, "-m", MODULE, "--in", str(folder), str(count), str(seed)], cwd=ROOT, env=environment,
                           stdout=subprocess.PIPE, text=True, check=True)  # fmt: skip
     return done.stdout
