@@ -44,7 +44,8 @@ def encode(settings: Settings, files: dict[str, GuestFiles], end_auto: bool, att
 def _member(members: dict[Path, newc.Member], path: Path) -> str:
     """The name of the member that holds `path`, added when it is new; each file travels once."""
     if path not in members:
-        members[path] = newc.Member(f"{len(members)}-{path.name}"[:63], path.read_bytes())
+        name = path.name.encode("ascii", "replace").decode()  # the number tells members apart
+        members[path] = newc.Member(f"{len(members)}-{name}"[:63], path.read_bytes())
     return members[path].name
 
 

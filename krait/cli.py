@@ -239,6 +239,9 @@ def main() -> None:
     except KraitError as error:
         print(f"krait: {error}", file=sys.stderr)
         sys.exit(error.code)
+    except OSError as error:
+        print(f"krait: {error}", file=sys.stderr)
+        sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         print("krait: interrupted", file=sys.stderr)
         sys.exit(ExitCode.INTERRUPTED)

@@ -131,6 +131,7 @@ class _Reader:
             return low
         if not low <= value <= high:
             self.refuse(where, f"'{where[-1]}' is {value}; it must be from {low} to {high}")
+            return low
         return value
 
     def size(self, where: tuple[str | int, ...], value: object, minimum: int) -> int:
@@ -145,12 +146,20 @@ class _Reader:
             self.refuse(where, f"'{where[-1]}' is {value}; it must be from {minimum >> 10}KiB to 1023GiB")
         return size
 
+    def path(self, where: tuple[str | int, ...], value: str, folder: Path) -> Path | None:
+        """A file name as the file gives it, whether or not there is such a file."""
+        try:
+            return folder / Path(value).expanduser()
+        except RuntimeError:
+            self.refuse(where, f"'{where[-1]}': there is no home folder for {value}")
+            return None
+
     def file(self, where: tuple[str | int, ...], value: object, folder: Path) -> Path | None:
         if not isinstance(value, str):
             self.refuse(where, f"'{where[-1]}' must be a file name, such as \"vmlinuz\"")
             return None
-        path = folder / Path(value).expanduser()
-        if not path.is_file():
+        path = self.path(where, value, folder)
+        if path is not None and not path.is_file():
             self.refuse(where, f"'{where[-1]}': there is no file {path}")
         return path
 
@@ -398,7 +407,9 @@ def _disks(reader: _Reader, value: object, folder: Path) -> tuple[HostDisk, ...]
         size = reader.size((*where, "size"), table["size"], PAGE) if "size" in table else 0
         image = None
         if "image" in table and size and isinstance(table["image"], str):
-            image = folder / Path(table["image"]).expanduser()  # made when there is none
+            image = reader.path((*where, "image"), table["image"], folder)  # made when there is none
+            if image is not None and not image.parent.is_dir():
+                reader.refuse((*where, "image"), f"'image': there is no folder {image.parent}")
         elif "image" in table:
             image = reader.file((*where, "image"), table["image"], folder)
         elif not size:

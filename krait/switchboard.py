@@ -142,6 +142,9 @@ class Switchboard:
         self._control = listen(folder / CONTROL)
         self._followers: list[Peer] = []
         self._ended = False
+        self._asking = threading.Lock()
+        self._deaf = False
+        """Under `_asking`: nobody takes requests any more."""
         self._thread = threading.Thread(target=self._serve, name="switchboard", daemon=True)
         self._thread.start()
 
@@ -167,8 +170,17 @@ class Switchboard:
 
     def _ask(self, kind: FrameKind, payload: bytes) -> "Future[Answer]":
         request = _Request(Future())
-        self._asked.put((Frame(kind, next(self._numbers), payload), request))
-        self._ring()
+        if len(payload) > abi.PAYLOAD_MOST:
+            request.future.set_result(Answer(f"refused: too long: {len(payload)} bytes; {abi.PAYLOAD_MOST} fit\n", refused=True))
+            return request.future
+        with self._asking:
+            deaf = self._deaf
+            if not deaf:
+                self._asked.put((Frame(kind, next(self._numbers), payload), request))
+        if deaf:
+            request.future.set_exception(ConnectionError("the machine has ended"))
+        else:
+            self._ring()
         return request.future
 
     def _query(self, what: QueryKind) -> "Future[Answer]":
@@ -189,7 +201,9 @@ class Switchboard:
         try:
             while not self._ended:
                 for key, _ in self._selector.select():
-                    key.data()
+                    # What came before it in the same batch may have closed it.
+                    if isinstance(key.fileobj, int) or key.fileobj.fileno() >= 0:
+                        key.data()
                 self._mind_writers()
         finally:
             self._finish()
@@ -206,6 +220,8 @@ class Switchboard:
         for console in self.consoles.values():
             console.close()
         (self.folder / CONTROL).unlink(missing_ok=True)
+        with self._asking:
+            self._deaf = True
         self._bell_rings_for_last()
         for request in self._requests.values():
             request.future.set_exception(ConnectionError("the machine has ended"))

@@ -4,6 +4,7 @@ Linux Documentation/arch/x86/boot.rst (6.1): setup_sects at 0x1F1, payload_offse
 compressed by one of several programs, told apart by its first bytes; the kernel's length stands behind it.
 """
 
+import hashlib
 import lzma
 import struct
 import subprocess
@@ -24,9 +25,10 @@ def extracted(kernel: Path) -> Path:
     data = kernel.read_bytes()
     if data.startswith(ELF):
         return kernel
-    target = FOLDER / f"vmlinux-{kernel.name}"
+    # Named by what is in it: kernels of several folders are called vmlinuz, and an older one may take a newer one's place.
+    target = FOLDER / f"vmlinux-{hashlib.sha256(data).hexdigest()[:16]}"
     with paths.lock("vmlinux"):
-        if not target.exists() or target.stat().st_mtime < kernel.stat().st_mtime:
+        if not target.exists():
             paths.write_whole(target, extract(data, kernel))
     return target
 
