@@ -126,7 +126,7 @@ def settle(vm: Vm, p: Platform) -> None:
     effects: u32 = p.effects
     p.effects = 0
     first = vm.vcpus[0]
-    if effects & platform.EFFECT_DEADLINE or (first is not None and first.timer.heap_index == 0):
+    if vm.state == VmState.RUNNING and (effects & platform.EFFECT_DEADLINE or (first is not None and first.timer.heap_index == 0)):
         arm(vm, p)
     if effects & platform.EFFECT_INTERRUPT:
         interrupt(vm, p)

@@ -4,7 +4,7 @@ The CPU holds the hypervisor's lock (lock.py) all the time but while it is in a 
 """
 from typing import Final
 
-from hypervisor import (apic_bus, board, clock, crash_commands, end_of_run, exits, inject, model, operator, path_lengths, steal_time,
+from hypervisor import (apic_bus, board, clock, crash_commands, end_of_run, exits, inject, lock, model, operator, path_lengths, steal_time,
                         timers, vm, vm_config)
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
@@ -36,6 +36,9 @@ def run(cpu: Cpu) -> None:
             continue
         while cpu.work == 0:  # only work changes the vCPU
             if vcpu.restart:
+                breathe(cpu)
+                if cpu.work != 0:
+                    break
                 vcpu.restart = False
                 cpu.work |= WORK_INJECT  # put off until the exit is done with
             else:
@@ -46,6 +49,14 @@ def run(cpu: Cpu) -> None:
             exits.dispatch(vcpu, vcpu.exit)
             if MEASURE_PATHS:
                 path_lengths.end_exit(vcpu.exit.cause)
+
+
+@apart
+def breathe(cpu: Cpu) -> None:
+    """Between two pieces of one exit: other CPUs that wait for the lock come first, and interrupts are taken."""
+    lock.release()
+    lock.acquire()
+    host_interrupts.poll(cpu)
 
 
 @apart

@@ -69,11 +69,16 @@ def create(vm: Vm, index: u32) -> Status:
 
 def stop(vcpu: Vcpu) -> None:
     """It never runs again; its timers are taken away."""
+    stop_waiting(vcpu)
+    sleep(vcpu, VcpuState.STOPPED)
+
+
+def stop_waiting(vcpu: Vcpu) -> None:
+    """For frames, for room on its console, and for time."""
     pressure.stop_waiting(vcpu)
     consoles.stop_waiting(vcpu)
     timers.cancel(vcpu.timer)
     timers.cancel(vcpu.apic_timer)
-    sleep(vcpu, VcpuState.STOPPED)
 
 
 def destroy(vm: Vm, index: u32) -> None:
@@ -82,6 +87,7 @@ def destroy(vm: Vm, index: u32) -> None:
     if vcpu is None:
         return
     assert not vcpu.on_cpu
+    stop_waiting(vcpu)  # an exit that was under way on another CPU when the VM was stopped may have armed one again
     backend.destroy_vcpu(vm, vcpu)
     if vcpu.fpu_hva != 0:
         frames.free(hpa_of(vcpu.fpu_hva))

@@ -219,6 +219,7 @@ def reap_some() -> bool:
             board.destroy(vm)
             page_state.forget_all(vm)
             vm.state = VmState.PAUSED
+            vm.paused_at = 0
             table.emptied = vm
             pressure.frames_returned()
         return False

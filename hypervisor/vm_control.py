@@ -104,6 +104,7 @@ def destroy(machine: Vm) -> None:
         stop(machine)
     elif machine.state == VmState.REBOOTING:
         machine.state = VmState.ENDED  # it is being emptied: let that go on to the end
+        guest_console.finish(machine)
     elif machine.nested_root == 0:
         vm.destroy(machine)
 

@@ -16,8 +16,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
         vcpu.kicked = False
         return Outcome.SKIP
     pv_eoi.sync(vcpu)
-    if vcpu.lapic.requests != 0:
-        apic_bus.sync_tpr(vcpu)
+    apic_bus.sync_tpr(vcpu)  # who sends an interrupt while it sleeps goes by what the local APIC says
     if vm.platform is not None:
         vcpu.deaf = backend.rflags(vcpu) & RFLAGS_IF == 0
         if vcpu.deaf and is_last(vm, vcpu):

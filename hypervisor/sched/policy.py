@@ -147,8 +147,10 @@ def requeue(vcpu: Vcpu, now: u64) -> None:
     if _exhausted(vcpu, now):
         _leave(vcpu)
         _park(vcpu, now)
-    elif not vcpu.competing:  # something was changed meanwhile
-        enqueue(vcpu, now)
+    elif not vcpu.competing:  # something was changed meanwhile; nobody else need be asked, for this CPU picks next
+        vcpu.competing = True
+        _wait(vcpu, now)
+        WOKEN[current.policy](vcpu)
     else:
         _wait(vcpu, now)
         PREEMPTED[current.policy](vcpu)

@@ -46,7 +46,7 @@ def ask(asked: u32) -> None:
 
 def await_refill(vm: Vm) -> None:
     """If it has used up its cap, be called when the next period begins (`refill`)."""
-    if cap.exhausted(vm) and vm.cap.timer.heap_index == 0:
+    if vm.state == VmState.RUNNING and cap.exhausted(vm) and vm.cap.timer.heap_index == 0:
         vm.cap.timer.kind = TimerKind.CAP
         vm.cap.timer.vcpu = vm.vcpus[0]
         timers.arm(this_cpu(), vm.cap.timer, vm.cap.refill_at)

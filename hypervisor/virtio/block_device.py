@@ -300,7 +300,7 @@ def with_range(vm: Vm, disk: VirtualDisk, record: Record, chain: Chain) -> None:
 
 def give_id(vm: Vm, disk: VirtualDisk, record: Record, chain: Chain) -> None:
     """GET_ID: the name, at most ID_BYTES; shorter ones end with a zero."""
-    if work.bytes < ID_BYTES:
+    if work.bytes < ID_BYTES or work.bytes > BYTES_MOST:  # beyond that nothing is backed
         record.result = S_IOERR
         return
     done: u64 = 0

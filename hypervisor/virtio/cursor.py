@@ -5,6 +5,7 @@ from hypervisor.addresses import PAGE_SHIFT, Gfn, Gpa, Hva
 from hypervisor.lang import struct, u32, u64
 from hypervisor.memory import backing, guest_memory
 from hypervisor.model import Vcpu, Vm
+from hypervisor.paging import page_state
 from hypervisor.status import Status
 from hypervisor.virtio.ring import Chain
 
@@ -57,5 +58,9 @@ def read(vm: Vm, c: Cursor, chain: Chain, target: Hva) -> None:
 def back_page(vm: Vm, vcpu: Vcpu | None, gpa: Gpa) -> Status:
     """See that a page has a frame. WAIT; NO_MEMORY: the vCPU has waited in vain; or there is no vCPU, and no frame yet."""
     if vcpu is not None:
-        return backing.back_for(vcpu, vm, Gfn(gpa >> PAGE_SHIFT))
+        gfn = Gfn(gpa >> PAGE_SHIFT)
+        status = backing.back_for(vcpu, vm, gfn)
+        if status == Status.OK and page_state.get(vm, gfn) != 0:
+            page_state.put(vm, gfn, 0)  # in use: backing the next page of the request must not take this one
+        return status
     return Status.OK if guest_memory.host_address(vm, gpa) != 0 else Status.NO_MEMORY

@@ -108,7 +108,7 @@ def serve_stalled(vm: Vm, devices: Devices, device: Device) -> None:
     device.stalled = 0
     for index in range(device.registers.queue_count):
         if stalled >> (index & 31) & 1 != 0 and serve(vm, None, devices, device, u32(index), COMPLETION_UNITS) \
-                and device.in_flight == 0:
+                and device.registers.queues[index].in_flight == 0:
             device.stalled = device.stalled | 1 << (index & 31)
             ask_to_feed(vm, devices)
 
