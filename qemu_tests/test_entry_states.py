@@ -20,6 +20,8 @@ def test_random_states(machine: Machine, boot: Boot) -> None:
         console.expect(rf"vm 'v{seed}' seed {seed}: \w")
     console.send_line("ledger")
     console.expect("ledger: ok")
+    if "[good] iterations" not in console.text:
+        console.expect(r"\[good\] iterations")
     console.send_line("poweroff")
     text = console.wait_end().text
     refused = set(re.findall(r"vm '(v\d+)' stopped: vm entry failed", text))
