@@ -9,5 +9,7 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     (r"Speculative Return Stack Overflow: IBPB-extending microcode not applied!",
      "true of the CPU that QEMU emulates: the same line comes without Krait"),
     (r"Speculative Return Stack Overflow: WARNING: See https://\S+ for mitigation options\.", "belongs to the line before it"),
+    (r"hpet: Lost \d+ RTC interrupts",
+     "the driver emulates the RTC's ticks by HPET interrupts and counts those that came late: a vCPU that shares its CPU waits longer than a tick"),
     (r"PMU not available due to virtualization, using software events only\.", "there are no performance counters in a guest"),
 )  # fmt: skip
