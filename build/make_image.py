@@ -83,7 +83,7 @@ def link(tools: Toolchain, image: Image, objects: list[Path], elf: Path, release
         with Stage("symbols"):
             table = symbol_table.table_of(elf, release)
             wanted = -(-len(table) // 4096) * 4096
-            if len(table) <= size <= wanted + 4096:
+            if len(table) <= size <= wanted:
                 content = tools.directory / "symbols.bin"
                 content.write_bytes(table.ljust(size, b"\0"))
                 run(["objcopy", "--update-section", f".symbols={content}", str(elf)])
