@@ -39,6 +39,7 @@ def run(cpu: Cpu) -> None:
                 breathe(cpu)
                 if cpu.work != 0:
                     break
+                backend.make_current(vcpu)
                 vcpu.restart = False
                 cpu.work |= WORK_INJECT  # put off until the exit is done with
             else:

@@ -39,7 +39,7 @@ def test_a_fault_is_decoded(machine: Machine, boot: Boot, kind: str) -> None:
     assert re.search(r"rip [0-9a-f]{16}  cs  0x8  ss  0x1?0 ", dump)
     trace = re.findall(r"^    [0-9a-f]{16} (\w+) \((\S+)\.(?:py|S):\d+\)\r$", dump, re.MULTILINE)
     assert trace[-2:] == [("main", "hypervisor/main"), ("long_mode", "hypervisor/arch_x86/boot")]
-    assert ("poll", "hypervisor/operator") in trace or ("run", "hypervisor/operator") in trace
+    assert ("run", "hypervisor/run_loop") in trace
     assert dump.count("PANIC") == 1
 
 

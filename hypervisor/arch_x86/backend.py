@@ -16,6 +16,7 @@ from hypervisor.arch_x86.svm import nmi as svm_nmi
 from hypervisor.arch_x86.svm import state as svm_state
 from hypervisor.arch_x86.svm import vcpu as svm_vcpu
 from hypervisor.arch_x86.vm_exit import VmExit
+from hypervisor.arch_x86.vtx import current as vtx_current
 from hypervisor.arch_x86.vtx import decode as vtx_decode
 from hypervisor.arch_x86.vtx import failure as vtx_failure
 from hypervisor.arch_x86.vtx import init as vtx_init
@@ -99,6 +100,12 @@ def switch_to(cpu: Cpu, vm: Vm, vcpu: Vcpu) -> None:
         svm_vcpu.switch_to(cpu, vm, vcpu)
     else:
         vtx_vcpu.switch_to(cpu, vm, vcpu)
+
+
+def make_current(vcpu: Vcpu) -> None:
+    """Before an exit is handled again: on VT-x its VMCS may have been another one's turn since."""
+    if not chosen.svm:
+        vtx_current.use(vcpu)
 
 
 def enter(cpu: Cpu, vcpu: Vcpu) -> None:
