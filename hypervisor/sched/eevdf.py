@@ -123,15 +123,10 @@ def take(vcpu: Vcpu) -> None:
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
-    """It has run for `ticks`."""
+    """It has run for `ticks`, or a timer of it has been served for so long while it waits."""
     vm = _vm(vcpu)
-    _serve(vm.members, vcpu.share, ticks)
-    queued = vm.share.queued
-    if queued:
-        fair_tree.remove(state.vms, vm.share)
-    _serve(state.vms, vm.share, ticks)
-    if queued:
-        fair_tree.insert(state.vms, vm.share)
+    _charge_share(vm.members, vcpu.share, ticks)
+    _charge_share(state.vms, vm.share, ticks)
 
 
 def yielded(vcpu: Vcpu) -> None:
@@ -203,6 +198,16 @@ def _serve(tree: FairTree, share: Share, ticks: u64) -> None:
     rest = _virtual(quantum.ticks >> REST_SHIFT, share.weight)
     if not fair_tree.before(wrap_u64(share.virtual_time + rest), share.deadline):
         share.deadline = wrap_u64(share.virtual_time + _virtual(quantum.ticks, share.weight))
+
+
+def _charge_share(tree: FairTree, share: Share, ticks: u64) -> None:
+    """One that waits has another place in the tree afterwards."""
+    queued = share.queued
+    if queued:
+        fair_tree.remove(tree, share)
+    _serve(tree, share, ticks)
+    if queued:
+        fair_tree.insert(tree, share)
 
 
 def _join(tree: FairTree, share: Share, weight: u64) -> None:
