@@ -35,6 +35,7 @@ class Image:
     stacks: dict[str, str | int]  # entry point ("" for any) -> bytes of its stack, or the constant that says so
 
 
+SYMBOLS_STEP = 256  # bytes of room for the table of symbols; less and each change of the code links twice
 STACKS = "hypervisor.arch_x86.stacks"
 IMAGES = {"hypervisor": Image("hypervisor.main", "hypervisor/arch_x86", "hypervisor.ld", "krait.elf",
                               {"": f"{STACKS}.MAIN_STACK_BYTES", "hypervisor_arch_x86_traps__trap": f"{STACKS}.IST_STACK_BYTES"}),
@@ -82,7 +83,7 @@ def link(tools: Toolchain, image: Image, objects: list[Path], elf: Path, release
             link_with_room(tools, image, objects, elf, size)
         with Stage("symbols"):
             table = symbol_table.table_of(elf, release)
-            wanted = -(-len(table) // 4096) * 4096
+            wanted = -(-len(table) // SYMBOLS_STEP) * SYMBOLS_STEP
             if len(table) <= size <= wanted:
                 content = tools.directory / "symbols.bin"
                 content.write_bytes(table.ljust(size, b"\0"))

@@ -1,11 +1,12 @@
 """Makes the compact table by which the image itself names the functions and Python lines of its addresses.
 
 Little endian, after a header of eight u32 (hypervisor/symbols.py reads it):
-    magic, text base, function count, offset of functions, offset of lines, offset of files, offset of names, size
-    functions: (offset from text base, offset of the name, offset of the line stream), ascending
-    line stream of a function: (uvarint address delta, uvarint zigzag(line delta) * 2 + file changed, [uvarint file]),
-        ended by the stream of the next function
-    files: offset of the name of each; names: NUL-terminated
+    magic, text base, text size, function count, offset of blocks, offset of files, offset of records, offset of names
+    blocks, one for every BLOCK functions: (offset of the first from text base, of its record, of its name)
+    record of a function, in rising order: (uvarint distance from the function before, uvarint length of its lines, lines);
+        lines: (uvarint address delta, uvarint zigzag(line delta) * 2 + file changed, [uvarint file])
+    files: offset of the name of each
+    names: NUL-terminated, those of the functions in their order, then those of files
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from toolchain import BUILD, run
 
 MAGIC = 0x4D59534B  # "KSYM"
 HEADER = struct.Struct("<8I")
+BLOCK = 16  # functions that are found by walking, after a binary search over the blocks
 _ROW = re.compile(r"^\S+\s+(\d+)\s+0x([0-9a-f]+)")
 _FILE = re.compile(r"^(?:CU: )?(\S+?):(?:\[\+\+\])?$")
 _SITE = re.compile(r"^\s*([0-9a-f]+):\s+(?:call|ud2)")
@@ -95,41 +97,46 @@ def text_range(elf: Path) -> tuple[int, int]:
 
 def encode(text: tuple[int, int], functions: list[tuple[int, str]], rows: list[Row]) -> bytes:
     """The table as bytes."""
-    names = bytearray()
-    known: dict[str, int] = {}
-
-    def name_at(name: str) -> int:
-        if name not in known:
-            known[name] = len(names)
-            names.extend(name.encode("ascii") + b"\0")
-        return known[name]
-
     files: dict[str, int] = {}
-    table, lines = bytearray(), bytearray()
+    blocks, records, names = bytearray(), bytearray(), bytearray()
+    last_start, index = text[0], 0
     ends = [place for place, _ in functions[1:]] + [text[1]]
-    index = 0
-    for (start, name), end in zip(functions, ends):
-        table += struct.pack("<3I", start - text[0], name_at(name), len(lines))
-        place, last_file, last_line = start, -1, 0
+    for number, ((start, name), end) in enumerate(zip(functions, ends)):
+        if number % BLOCK == 0:
+            blocks += struct.pack("<3I", start - text[0], len(records), len(names))
+            last_start = start
         while index < len(rows) and rows[index][0] < start:
             index += 1
+        first = index
         while index < len(rows) and rows[index][0] < end:
-            where, file, line = rows[index]
-            number = files.setdefault(file, len(files))
-            if number != last_file or line != last_line:
-                delta = line - last_line
-                zigzag = delta * 2 if delta >= 0 else -delta * 2 - 1
-                lines += _uvarint(where - place) + _uvarint(zigzag * 2 + (number != last_file))
-                lines += _uvarint(number) if number != last_file else b""
-                place, last_file, last_line = where, number, line
             index += 1
-    table += struct.pack("<3I", text[1] - text[0], 0, len(lines))
-    file_table = b"".join(struct.pack("<I", name_at(file)) for file in files)
-    at_lines = HEADER.size + len(table) + len(file_table)
-    at_names = at_lines + len(lines)
-    header = HEADER.pack(MAGIC, text[0], len(functions), HEADER.size, at_lines, HEADER.size + len(table), at_names,
-                         at_names + len(names))
-    return header + bytes(table) + file_table + bytes(lines) + bytes(names)
+        lines = _lines(start, rows[first:index], files)
+        records += _uvarint(start - last_start) + _uvarint(len(lines)) + lines
+        names += name.encode("ascii") + b"\0"
+        last_start = start
+    file_table = bytearray()
+    for file in files:
+        file_table += struct.pack("<I", len(names))
+        names += file.encode("ascii") + b"\0"
+    at_files = HEADER.size + len(blocks)
+    at_records = at_files + len(file_table)
+    header = HEADER.pack(MAGIC, text[0], text[1] - text[0], len(functions), HEADER.size, at_files, at_records, at_records + len(records))
+    return header + bytes(blocks + file_table + records + names)
+
+
+def _lines(start: int, rows: list[Row], files: dict[str, int]) -> bytes:
+    """The lines of one function; numbers files as they come."""
+    lines = bytearray()
+    place, last_file, last_line = start, -1, 0
+    for where, file, line in rows:
+        number = files.setdefault(file, len(files))
+        if number != last_file or line != last_line:
+            delta = line - last_line
+            zigzag = delta * 2 if delta >= 0 else -delta * 2 - 1
+            lines += _uvarint(where - place) + _uvarint(zigzag * 2 + (number != last_file))
+            lines += _uvarint(number) if number != last_file else b""
+            place, last_file, last_line = where, number, line
+    return bytes(lines)
 
 
 def _uvarint(value: int) -> bytes:

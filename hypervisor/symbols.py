@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.lang import at, link_address, struct, text_at, u8, u32, u64
+from hypervisor.lang import at, link_address, sizeof, struct, text_at, u8, u32, u64
 
 MAGIC: Final = 0x4D59534B
+BLOCK: Final = 16
 
 
 @struct
@@ -17,26 +18,26 @@ class Table:
 
     magic: u32
     text_base: u32
+    text_size: u32
     function_count: u32
-    functions: u32
-    lines: u32
+    blocks: u32
     files: u32
+    records: u32
     names: u32
-    size: u32
 
 
 @struct
-class FunctionEntry:
-    """A function: offset from the text base, of its name, of its line stream. One more entry ends the list."""
+class Block:
+    """BLOCK functions: where the first one starts, from the text base; its record and its name, from the first of all."""
 
     start: u32
+    record: u32
     name: u32
-    lines: u32
 
 
 @struct
 class Byte:
-    """One byte of the line stream."""
+    """One byte of a record, or of a name."""
 
     value: u8
 
@@ -60,7 +61,7 @@ class Place:
 
 @struct
 class Reader:
-    """A position in a line stream."""
+    """A position in a record."""
 
     next: u64
     end: u64
@@ -85,36 +86,65 @@ def lookup(address: u64, place: Place) -> bool:
 
 def lookup_in(found: Table, base: u64, address: u64, place: Place) -> bool:
     """As lookup, in the table at `base`."""
-    if address < found.text_base:
+    if address < found.text_base or address - found.text_base >= found.text_size:
         return False
     offset = address - found.text_base
     low: u64 = 0
-    high: u64 = found.function_count
+    high: u64 = (found.function_count + BLOCK - 1) // BLOCK
     while low < high:
         middle = (low + high) // 2
-        if entry_at(found, base, middle).start <= offset:
+        if block_at(found, base, middle).start <= offset:
             low = middle + 1
         else:
             high = middle
-    if low == 0 or offset >= entry_at(found, base, found.function_count).start:
+    if low == 0:
         return False
-    entry = entry_at(found, base, low - 1)
-    place.function = text_at(base + found.names + entry.name)
-    place.offset = u32(offset - entry.start)
-    find_line(found, base, low - 1, place)
+    find_function(found, base, low - 1, offset, place)
     return True
 
 
-def entry_at(found: Table, base: u64, index: u64) -> FunctionEntry:
-    """A function's entry."""
-    return at(FunctionEntry, base + found.functions + index * 12)
+def block_at(found: Table, base: u64, index: u64) -> Block:
+    """A block of functions."""
+    return at(Block, base + found.blocks + index * sizeof(Block))
 
 
-def find_line(found: Table, base: u64, index: u64, place: Place) -> None:
-    """Walk the line stream of a function up to place.offset."""
+def find_function(found: Table, base: u64, index: u64, offset: u64, place: Place) -> None:
+    """Walk a block up to the last function that starts at or before `offset`, which the first one does."""
+    block = block_at(found, base, index)
     reader = Reader()
-    reader.next = base + found.lines + entry_at(found, base, index).lines
-    reader.end = base + found.lines + entry_at(found, base, index + 1).lines
+    reader.next = base + found.records + block.record
+    reader.end = base + found.names
+    name: u64 = base + found.names + block.name
+    start: u64 = block.start
+    lines: u64 = 0
+    length: u64 = 0
+    for position in range(min(BLOCK, found.function_count - index * BLOCK)):
+        next_start = start + read_number(reader)
+        if next_start > offset:
+            break
+        if position != 0:
+            name = behind(name)
+        start = next_start
+        length = read_number(reader)
+        lines = reader.next
+        reader.next += length
+    place.function = text_at(name)
+    place.offset = u32(offset - start)
+    reader.next = lines
+    reader.end = lines + length
+    find_line(found, base, reader, place)
+
+
+def behind(name: u64) -> u64:
+    """The name that follows a name."""
+    place = name
+    while at(Byte, place).value != 0:
+        place += 1
+    return place + 1
+
+
+def find_line(found: Table, base: u64, reader: Reader, place: Place) -> None:
+    """Walk the lines of a function up to place.offset."""
     place.line = 0
     place.file = ""
     covered: u64 = 0
@@ -131,7 +161,7 @@ def find_line(found: Table, base: u64, index: u64, place: Place) -> None:
 
 
 def read_number(reader: Reader) -> u64:
-    """The next number of the stream, seven bits a byte, lowest first."""
+    """The next number of a record, seven bits a byte, lowest first."""
     value: u64 = 0
     shift: u64 = 0
     while reader.next < reader.end:
