@@ -29,11 +29,14 @@ Row = tuple[int, str, int]  # address, file, line
 
 
 def functions_of(elf: Path, text: tuple[int, int]) -> list[tuple[int, str]]:
-    """Start and name of every function in the text section, ascending; one name an address, global ones first."""
+    """Start and name of every function in the text section, ascending; one name an address, global ones first.
+
+    Weak symbols are none: with -flto, gcc names each unit's place in .debug_info so, and such an offset can look like text.
+    """
     found: dict[int, tuple[bool, str]] = {}
     for line in run(["nm", str(elf)]).splitlines():
         parts = line.split()
-        if len(parts) == 3 and parts[1] in "tTW" and text[0] <= int(parts[0], 16) < text[1]:
+        if len(parts) == 3 and parts[1] in "tT" and text[0] <= int(parts[0], 16) < text[1]:
             place, name = int(parts[0], 16), parts[2]
             if not name.startswith(("__text", "__image", ".")):
                 found[place] = max(found.get(place, (False, "")), (parts[1] != "t", name))

@@ -76,6 +76,14 @@ def test_addresses_outside_are_unknown(elf: Path, table: tuple[symbols.Table, in
     assert not symbols.lookup_in(table[0], table[1], end, place)
 
 
+def test_functions_are_the_code_that_starts_there(elf: Path) -> None:
+    """Each name that `nm` puts between start and end of text, and none of the marks that gcc leaves for debuggers."""
+    names = subprocess.run(["nm", str(elf)], capture_output=True, text=True, check=True).stdout
+    marks = {(int(place, 16), unit) for place, unit in re.findall(r"^([0-9a-f]+) W (\w+)\.c\.[0-9a-f]+$", names, re.MULTILINE)}
+    assert marks, "gcc leaves them"
+    assert not marks & set(symbol_table.functions_of(elf, (0, 1 << 64)))
+
+
 def test_traps_name_the_line_of_the_index(elf: Path, table: tuple[symbols.Table, int]) -> None:
     """Each `ud2` lies at a line that indexes, divides, asserts or dispatches."""
     place = symbols.Place()
