@@ -58,7 +58,8 @@ def build_image(root: Path, image: Image, out: Path, name: str, release: bool, m
         plain = tools.objects(native.assembly, "gcc", METAL)
     elf = out / image.file
     parts = [*objects, *plain]
-    made_of = (*(hashlib.sha256(part.read_bytes()).hexdigest() for part in parts), (BUILD / image.script).read_text())
+    made_of = (*(hashlib.sha256(part.read_bytes()).hexdigest() for part in parts),
+               *((BUILD / name).read_text() for name in (image.script, "make_image.py", "symbol_table.py")))
     if tools.cache.stale(elf, *made_of):
         link(tools, image, parts, elf, release)
         tools.cache.made(elf, *made_of)
