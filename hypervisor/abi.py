@@ -112,6 +112,7 @@ BUNDLE_ATTACH: Final = 2  # flag: the operator is attached to the first VM from 
 VM_KIND_PV: Final = 1
 VM_KIND_LINUX: Final = 2
 VM_KIND_MULTIBOOT: Final = 3  # Multiboot 1, with modules
+VM_VIRTIO_CONSOLE: Final = 1  # VmConfig.flags: a virtio console beside the UART; not for PV
 MODULES_MOST: Final = 8
 MODULE_TEXT_BYTES: Final = 128
 REBOOTS_UNLIMITED: Final[u64] = 0xFFFF_FFFF  # VmConfig.reboots
@@ -156,6 +157,7 @@ class VmConfig:
     cap_period_ms: u32
     reserved_percent: u32  # of a CPU, that it gets if it wants it
     cpus: u32  # one bit for each host CPU that it may run on; 0: all
+    flags: u32  # VM_*
 
 
 BUNDLE_DISKS_MEMBER: Final = "krait.disks"  # optional

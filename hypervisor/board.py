@@ -18,6 +18,7 @@ from hypervisor.memory import frames
 from hypervisor.memory.ledger import Use
 from hypervisor.model import TimerKind, Vcpu, Vm, VmState
 from hypervisor.status import Status
+from hypervisor.virtio import liveness
 
 NO_INTERRUPT: Final = 0x100  # no vector
 
@@ -104,7 +105,9 @@ def arm(vm: Vm, p: Platform) -> None:
 
 
 def feed(vm: Vm, p: Platform) -> None:
-    """Bytes typed for the VM go to its UART as far as there is room."""
+    """Bytes typed for the VM go to its UART as far as there is room, unless its virtio console has them."""
+    if not guest_console.has_input(vm) or liveness.console(vm) is not None:
+        return
     while guest_console.has_input(vm) and uart16550.room(p.uart) != 0:
         platform.receive(p, guest_console.take_input(vm))
 

@@ -136,7 +136,7 @@ def put_escaped(byte: u8) -> None:
 
 
 def type_byte(vm: Vm, byte: u8) -> bool:
-    """One byte typed for this VM waits for it; board.typed tells it. False: its buffer is full, the byte is lost."""
+    """One byte typed for this VM waits for it; virtio/service.typed tells it. False: its buffer is full, the byte is lost."""
     keyboard = vm.console
     after = u32((keyboard.input_head + 1) % CONSOLE_INPUT_BYTES)
     if after == keyboard.input_tail:

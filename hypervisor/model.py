@@ -289,6 +289,7 @@ class Vm:
     console: ConsoleBuffer
     platform: Platform | None
     devices: Devices | None  # its PCI bus
+    virtio_console: bool  # one is on that
     config_index: u32  # which configuration of the bundle it was made from: it boots from that again
     reboots: u32  # so far
     reboots_most: u32  # abi.VmConfig.reboots

@@ -5,12 +5,13 @@ operator_commands.py.
 """
 from typing import Final
 
-from hypervisor import board, console, guest_console, operator_commands, operator_vm_commands, vm
+from hypervisor import console, guest_console, operator_commands, operator_vm_commands, vm
 from hypervisor.arch_x86 import serial
 from hypervisor.console import LINE_BYTES, prompt
 from hypervisor.guest_console import attached
 from hypervisor.lang import address, u8, u32
 from hypervisor.model import WORK_CONSOLE, Cpu, VmState
+from hypervisor.virtio import service
 
 ENTER: Final = 13
 NEWLINE: Final = 10
@@ -54,7 +55,7 @@ def _key(key: u8) -> None:
         if key != ESCAPE_KEY:
             _edit(key)
     elif guest_console.type_byte(machine, key):
-        board.typed(machine)
+        service.typed(machine)
 
 
 def _edit(key: u8) -> None:

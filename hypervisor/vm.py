@@ -2,7 +2,7 @@
 from typing import Annotated, Final
 
 from hypervisor import board, clock, guest_console, log, timers, vcpu
-from hypervisor.abi import VM_KIND_PV, VmConfig
+from hypervisor.abi import VM_KIND_PV, VM_VIRTIO_CONSOLE, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, Hpa, hva_of
 from hypervisor.block import virtual_disk
 from hypervisor.abi_channel import WANT_CONSOLES, EventKind
@@ -18,7 +18,7 @@ from hypervisor.sched.cpus import host
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
 from hypervisor.virtio import devices
-from hypervisor.virtio.state import DeviceKind
+from hypervisor.virtio.state import CONSOLE_QUEUES, DeviceKind
 
 NS_PER_MS: Final[u64] = 1_000_000
 VM_PAGES: Final = (sizeof(Vm) + PAGE_SIZE - 1) // PAGE_SIZE
@@ -83,6 +83,7 @@ def create(config: VmConfig) -> Status:
     vm.memory_bytes = config.memory_bytes & ~PAGE_MASK
     vm.vcpu_count = config.vcpu_count
     vm.reboots_most = config.reboots
+    vm.virtio_console = config.flags & VM_VIRTIO_CONSOLE != 0
     vm.overhead_frames = VM_PAGES
     vm.state = VmState.PAUSED
     for i in range(NAME_BYTES - 1):
@@ -122,6 +123,8 @@ def create_bus(vm: Vm) -> Status:
     """The PCI bus and its devices, all or nothing."""
     status = devices.create(vm)
     if status == Status.OK and devices.add(vm, DeviceKind.ENTROPY, 0, 1) is None:
+        status = Status.NO_MEMORY
+    if status == Status.OK and vm.virtio_console and devices.add(vm, DeviceKind.CONSOLE, 0, CONSOLE_QUEUES) is None:
         status = Status.NO_MEMORY
     if status != Status.OK:
         devices.destroy(vm)

@@ -3,7 +3,7 @@ from typing import Final
 
 from hypervisor import bundle, disk_config, guest_console, log, phase, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_ATTACH, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES,
-                            VM_KIND_LINUX, VM_KIND_MULTIBOOT, VM_KIND_PV, BundleHeader, VmConfig)
+                            VM_KIND_LINUX, VM_KIND_MULTIBOOT, VM_KIND_PV, VM_VIRTIO_CONSOLE, BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
 from hypervisor.arch_x86.intrinsics import load_u8
 from hypervisor.bundle import Member
@@ -208,6 +208,8 @@ def first_problem() -> str:
     """What is wrong with `config`; empty: nothing."""
     if config.kind not in (VM_KIND_PV, VM_KIND_LINUX, VM_KIND_MULTIBOOT):
         return "it is of a kind that is not known"
+    if config.flags & ~VM_VIRTIO_CONSOLE != 0 or config.flags != 0 and config.kind == VM_KIND_PV:
+        return "it has flags that are not known"
     if config.weight < policy.WEIGHT_MIN or config.weight > policy.WEIGHT_MAX:
         return "its weight is out of range"
     if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:

@@ -5,7 +5,7 @@ the pause, and KVM's clock tells a stock guest that it was stopped.
 """
 from typing import Final
 
-from hypervisor import apic_bus, board, clock, guest_console, kick, log, msrs, timers, vm
+from hypervisor import apic_bus, clock, guest_console, kick, log, msrs, timers, vm
 from hypervisor.abi_channel import EventKind
 from hypervisor.addresses import Gpa
 from hypervisor.channel import events
@@ -16,6 +16,7 @@ from hypervisor.memory import guest_memory
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState, Vm, VmState
 from hypervisor.sched import policy, wake
 from hypervisor.status import Status
+from hypervisor.virtio import service
 
 FLAGS_AT: Final[u64] = offsetof(kvm_clock.TimeInfo, "flags")
 
@@ -60,7 +61,7 @@ def resume(machine: Vm) -> Status:
             elif vcpu.state == VcpuState.RUNNABLE:
                 wake.compete(machine, vcpu)
     if guest_console.has_input(machine):
-        board.typed(machine)
+        service.typed(machine)
     log.info(f"vm '{vm.name(machine)}' resumed after {clock.ns_of(lost) // 1_000_000} ms")
     events.happened(machine, EventKind.RESUMED, 0, "")
     return Status.OK

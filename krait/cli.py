@@ -14,7 +14,7 @@ from krait import bench as benchmarks
 from krait import bench_disk, bench_linux, bench_paths, cli_guests
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
-from krait.config import Protocol
+from krait.config import ConsoleKind, Protocol
 from krait.machine import AccelName, EmulatorName, Machine
 from krait.outcome import ExitCode, KraitError
 
@@ -84,6 +84,7 @@ def run(
     kernel: Annotated[Path | None, typer.Option("--kernel", help="--linux: another kernel than Debian's.")] = None,
     initrd: Annotated[Path | None, typer.Option("--initrd", help="--linux: another initial file system than ours.")] = None,
     boot: Annotated[Protocol, typer.Option("--boot", help="--linux: how the kernel is entered.")] = "linux64",
+    console: Annotated[ConsoleKind, typer.Option("--console", help="--linux: what the guest's console is.")] = "uart",
     append: Annotated[str, typer.Option("--append", help="--linux: words behind the kernel's usual command line.")] = "",
     memory: Annotated[str, typer.Option("--memory", help="--linux: the guest's memory.")] = running.LINUX_MEMORY,
     vcpus: Annotated[int, typer.Option("--vcpus", help="--linux: the guest's CPUs.")] = 1,
@@ -111,9 +112,9 @@ def run(
     if linux:
         if config is not None or image is not None:
             raise KraitError("--linux boots one guest of its own: without FILE and --image", ExitCode.USAGE)
-        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, "boot": boot, **named}, append, machine, release, stay, cpus)
-    elif named or append or boot != "linux64" or memory != running.LINUX_MEMORY or vcpus != 1:
-        raise KraitError("--kernel, --boot, --initrd, --append, --memory and --vcpus describe the guest of --linux", ExitCode.USAGE)
+        plan = running.plan_linux({"memory": memory, "vcpus": vcpus, "boot": boot, "console": console, **named}, append, machine, release, stay, cpus)
+    elif named or append or (boot, console) != ("linux64", "uart") or memory != running.LINUX_MEMORY or vcpus != 1:
+        raise KraitError("--kernel, --boot, --console, --initrd, --append, --memory and --vcpus describe the guest of --linux", ExitCode.USAGE)
     else:
         plan = running.plan(config or running.DEMO, machine, release, stay, image, cpus)
     if dry_run:

@@ -18,6 +18,7 @@ from krait.tomllines import Lines, find_lines
 
 VmKind = Literal["pv", "linux", "multiboot"]
 Protocol = Literal["linux64", "pvh"]
+ConsoleKind = Literal["uart", "virtio"]
 
 SIZE = re.compile(r"^([1-9][0-9]*) ?(KiB|MiB|GiB)$")
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -35,6 +36,9 @@ FAST_BOOT = "cryptomgr.notests initcall_blacklist=load_system_certificate_list,t
 """Linux leaves out self-tests, certificates and tracing events: half of a boot on Bochs (docs/linux-guests.md)."""
 
 SHELL_CMDLINE = f"console=ttyS0 quiet panic=-1 {FAST_BOOT}"
+VIRTIO_CONSOLE = "console=hvc0"
+"""The word for a VM of `console = "virtio"`; behind the UART, which has what comes before the driver is there."""
+
 DEFAULT_LINUX_CMDLINE = f"{SHELL_CMDLINE} krait.end=poweroff"
 MOST_VCPUS = {"pv": 1, "linux": model.MAX_VCPUS_PER_VM, "multiboot": model.MAX_VCPUS_PER_VM}
 
@@ -80,6 +84,7 @@ class VmSettings:
     cmdline: str = ""
     kernel: Path | None = None
     boot: Protocol = "linux64"
+    console: ConsoleKind = "uart"
     initrd: Path | None = None
     modules: tuple[Module, ...] = ()
     memory_line: str = ""
@@ -174,7 +179,7 @@ TOP_KEYS = ("machine", "vm", "disk")
 MACHINE_KEYS = ("memory", "memory_limit", "cpus")
 MOST_CPUS = 255
 """Host CPUs that an emulator can be asked for; the hypervisor starts model.MAX_CPUS of them."""
-VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "initrd", "modules", "disk",
+VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "console", "initrd", "modules", "disk",
            "cap", "cap_period", "reserve", "cpus")
 DISK_KEYS = ("name", "bus", "image", "size", "requests_per_second")
 VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
@@ -281,6 +286,7 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
         cmdline=_cmdline(reader, where, table, kind),
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,
         boot=_protocol(reader, where, table, kind),
+        console=_console(reader, where, table, kind),
         initrd=_initrd(reader, where, table, kind, folder),
         modules=_modules(reader, (*where, "modules"), table["modules"], kind, folder) if "modules" in table else (),
         memory_line=f"{reader.source}:{reader.lines.of((*where, 'memory'))}",
@@ -319,6 +325,8 @@ def _kind(reader: _Reader, where: tuple[str | int, ...], value: object) -> VmKin
 def _cmdline(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], kind: VmKind) -> str:
     """The kernel's command line; a PV guest's workload goes in front of it, as its first word."""
     default = DEFAULT_LINUX_CMDLINE if kind == "linux" else ""
+    if default and table.get("console") == "virtio":
+        default = f"{default} {VIRTIO_CONSOLE}"
     cmdline = reader.text((*where, "cmdline"), table.get("cmdline", default), CMDLINE_BYTES)
     if "workload" not in table:
         return cmdline
@@ -342,6 +350,19 @@ def _protocol(reader: _Reader, where: tuple[str | int, ...], table: dict[str, ob
             return "pvh"
     reader.refuse((*where, "boot"), f"'boot' is {table['boot']!r}; it must be \"linux64\" or \"pvh\"")
     return "linux64"
+
+
+def _console(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], kind: VmKind) -> ConsoleKind:
+    """What a stock system prints on and reads from."""
+    if "console" in table and kind == "pv":
+        reader.refuse((*where, "console"), "'console' is not for kind = \"pv\", which has one of its own")
+    match table.get("console", "uart"):
+        case "uart":
+            return "uart"
+        case "virtio":
+            return "virtio"
+    reader.refuse((*where, "console"), f"'console' is {table['console']!r}; it must be \"uart\" or \"virtio\"")
+    return "uart"
 
 
 def _initrd(

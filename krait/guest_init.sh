@@ -11,6 +11,8 @@ if [ ! -e /sys/bus/virtio ] && grep -q 0x1af4 /sys/bus/pci/devices/*/vendor 2>/d
     for module in /lib/modules/*.ko; do insmod "$module"; done
 fi
 
+if [ -c /dev/hvc0 ] && grep -qw console=hvc0 /proc/cmdline; then exec </dev/hvc0 >/dev/hvc0 2>&1; fi
+
 echo "krait-guest: user space reached"
 echo "krait-guest: $(uname -srm), $(sed -n 's/^MemTotal: *//p' /proc/meminfo), up $(cut -d' ' -f1 /proc/uptime) s"
 

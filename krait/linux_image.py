@@ -26,7 +26,7 @@ MAKE_FILE_SYSTEM = "mke2fs"
 INIT = Path(__file__).resolve().parent / "guest_init.sh"
 INITTAB = Path(__file__).resolve().parent / "guest_inittab"
 DIRECTORIES = ("bin", "dev", "etc", "lib", "lib/modules", "proc", "sys", "tmp")
-MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "virtio-rng")
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "virtio-rng", "virtio_console")
 """Drivers of Krait's devices that Debian's cloud kernel has as modules, in the order in which they are loaded."""
 CONSOLE_DEVICE = (5, 1)
 
@@ -41,7 +41,7 @@ def kernel() -> Path:
     """The path of a vmlinuz; downloads Debian's package the first time."""
     with paths.lock("linux-kernel"):
         found = cached_kernel()
-        if found is not None and modules_of(found).is_dir():
+        if found is not None and all((modules_of(found) / f"{name}.ko").is_file() for name in MODULES):
             return found
         with progress.stage("Linux kernel of Debian (downloaded once)"):
             return _fetch_kernel()
@@ -95,7 +95,7 @@ def _kernel_package(meta_package: str) -> str:
     if found is None:
         raise KraitError(
             f"apt knows no {meta_package} (Ubuntu has none). Run apt-get update as root, or put a kernel with virtio and "
-            f"a 16550 console at {paths.shown(KERNEL_CACHE)}/vmlinuz-VERSION, its modules at modules-VERSION/",
+            f"a 16550 console at {paths.shown(KERNEL_CACHE)}/vmlinuz-VERSION, its modules ({', '.join(MODULES)}) at modules-VERSION/",
             ExitCode.MISSING,
         )
     return found[0]

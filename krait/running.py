@@ -66,6 +66,8 @@ def plan_linux(table: dict[str, object], words: str, wanted: Machine, release: b
     """One Linux guest, described by keys of a `[[vm]]` table, with `words` behind its command line. `typing`: it gets the
     keys and its shell; else it powers off once it has booted."""
     usual = config.SHELL_CMDLINE if typing else config.DEFAULT_LINUX_CMDLINE
+    if table.get("console") == "virtio":
+        usual = f"{usual} {config.VIRTIO_CONSOLE}"
     settings = config.one_linux("--linux", {"cmdline": f"{usual} {words}".rstrip(), **table})
     wanted = replace(wanted, cpus=cpus or wanted.cpus)
     return checked(Plan(Path("linux"), settings, wanted, release, prompt=False, attach=typing))

@@ -1,5 +1,6 @@
 """`krait run --linux` as a user has it: one verb to a root shell."""
 
+import re
 import sys
 import time
 
@@ -16,12 +17,47 @@ SECONDS = 120
 SHELL = r"/ # "
 
 
+def command(machine: Machine, *words: str) -> list[str]:
+    """`krait run --linux` on that machine."""
+    return ["-m", "krait", "run", "--linux", "--emulator", machine.emulator, "--accel", machine.accel, *words]
+
+
+def number(terminal: "pexpect.spawn[str]", pattern: str) -> int:
+    """What the group of `pattern` has, once it comes."""
+    terminal.expect(pattern)
+    assert isinstance(terminal.match, re.Match)
+    return int(terminal.match[1])
+
+
+def test_the_virtio_console_has_a_shell(machine: Machine) -> None:
+    """By interrupts, both ways: the shell is on hvc0 and the UART is quiet; typing, Ctrl-C and much output go through whole."""
+    terminal = pexpect.spawn(sys.executable, command(machine, "--console", "virtio"), cwd=str(paths.ROOT), encoding="utf-8", timeout=SECONDS)
+    try:
+        terminal.expect(r"krait-guest: user space reached")
+        terminal.expect(SHELL)
+        terminal.send("grep ttyS0 /proc/interrupts; echo $((6 * 7)) $(tty) " + "x" * 60 + "\r")
+        by_uart = number(terminal, r" 4: +(\d+) +IO-APIC")
+        terminal.expect(r"42 /dev/hvc0 x{60}")
+        terminal.send("seq 1 2000; echo now; sleep 1000\r")
+        terminal.expect(r"\r\nnow")
+        assert str(terminal.before).split()[-2000:] == [str(line) for line in range(1, 2001)]
+        terminal.sendintr()
+        terminal.expect(SHELL)
+        terminal.send("grep -E 'ttyS0|virtio' /proc/interrupts; poweroff\r")
+        assert number(terminal, r" 4: +(\d+) +IO-APIC") == by_uart
+        assert number(terminal, r":\s+(\d+)\s+PCI-MSI\s+\S+\s+virtio\d+-input") > 0
+        terminal.expect(r"vm 'linux' switched itself off")
+        terminal.expect(pexpect.EOF)
+        assert terminal.wait() == ExitCode.OK
+    finally:
+        terminal.close(force=True)
+
+
 def test_one_verb_to_a_shell_that_obeys(machine: Machine) -> None:
     """Typing and Ctrl-C reach the shell; `reboot` and a panic start the guest again, `poweroff` ends the machine."""
     start = time.monotonic()
-    command = [sys.executable, "-m", "krait", "run", "--linux", "--append", "own.word", "--emulator", machine.emulator]
-    terminal = pexpect.spawn(command[0], [*command[1:], "--accel", machine.accel], cwd=str(paths.ROOT), encoding="utf-8",
-                             timeout=SECONDS)  # fmt: skip
+    words = command(machine, "--append", "own.word")
+    terminal = pexpect.spawn(sys.executable, words, cwd=str(paths.ROOT), encoding="utf-8", timeout=SECONDS)
     try:
         terminal.expect(SHELL)
         assert time.monotonic() - start < LAUNCH_SECONDS

@@ -6,7 +6,7 @@ What comes is checked as a guest's: bytes that are no frame are skipped, frames 
 """
 from typing import Final
 
-from hypervisor import board, console, guest_console, log, operator_commands, vm
+from hypervisor import console, guest_console, log, operator_commands, vm
 from hypervisor.abi_channel import (CHANNEL_VERSION, PAYLOAD_MOST, WANT_CONSOLES, WANT_EVENTS, WANT_LOG, Credit, End, EventRecord,
                                     FrameHeader, FrameKind, Hello, HostRecord, LogRecord, Query, QueryKind, Refusal, Refused, VmRecord)
 from hypervisor.arch_x86 import serial
@@ -17,6 +17,7 @@ from hypervisor.channel.state import COMMAND_BYTES, link
 from hypervisor.cpu import owe
 from hypervisor.lang import address, at, clear, sizeof, u8, u32, u64, wrap_u32
 from hypervisor.model import CONSOLE_OUTPUT_BYTES, MAX_VMS, WORK_CHANNEL, Cpu, Vm
+from hypervisor.virtio import service
 
 BYTES_A_POLL: Final = 600  # received ones; a whole frame has fewer
 CONSOLE_CHUNK: Final = 256
@@ -169,7 +170,7 @@ def for_console(header: FrameHeader, place: u64) -> None:
             else:
                 refuse(header, Refusal.CREDIT)
                 break
-        board.typed(machine)
+        service.typed(machine)
 
 
 def send_next() -> bool:

@@ -13,7 +13,7 @@ from hypervisor.memory import frames
 from hypervisor.model import Vm
 from hypervisor.status import Status
 from hypervisor.virtio import block_device, transport
-from hypervisor.virtio.state import BLOCK_QUEUES, QUEUE_SIZE_MOST, Device, DeviceKind, Devices, Record
+from hypervisor.virtio.state import BLOCK_QUEUES, NEEDS_RESET, QUEUE_SIZE_MOST, Device, DeviceKind, Devices, Record
 
 DEVICES_PAGES: Final = (sizeof(Devices) + PAGE_SIZE - 1) // PAGE_SIZE
 RECORD_PAGES: Final = (BLOCK_QUEUES * QUEUE_SIZE_MOST * sizeof(Record) + PAGE_SIZE - 1) // PAGE_SIZE
@@ -123,7 +123,7 @@ def add_disk(vm: Vm, disk: VirtualDisk) -> Status:
 
 def reset(device: Device) -> None:
     """The driver resets the device: at once, or when nothing is in flight any more (settle)."""
-    device.registers.status = transport.NEEDS_RESET  # reads so until then, and no queue is served
+    device.registers.status = NEEDS_RESET  # reads so until then, and no queue is served
     device.resetting = True
     settle(device)
 

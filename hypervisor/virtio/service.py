@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor import board
 from hypervisor.block.model import Outcome, VirtualDisk
 from hypervisor.cpu import owe
 from hypervisor.events import notify
 from hypervisor.lang import address, u32, u64
-from hypervisor.model import WORK_INJECT, Vcpu, VcpuState, Vm
+from hypervisor.model import WORK_INJECT, Vcpu, VcpuState, Vm, VmState
 from hypervisor.status import Status
-from hypervisor.virtio import block_device, entropy_device, interrupts, ring, transport
+from hypervisor.virtio import block_device, console_device, entropy_device, interrupts, liveness, ring, transport
 from hypervisor.virtio.ring import Chain
-from hypervisor.virtio.state import Device, DeviceKind, Devices
+from hypervisor.virtio.state import CONSOLE_RECEIVE, Device, DeviceKind, Devices
 
 # A turn's length in units of about 1,000 instructions: two for a chain, one for 32 KiB of it, one for each frame that is given for it.
 TURN_UNITS: Final = 16
@@ -34,7 +35,7 @@ def notified(vm: Vm, vcpu: Vcpu, devices: Devices, device: Device, index: u32) -
 def serve(vm: Vm, vcpu: Vcpu | None, devices: Devices, device: Device, index: u32, most: u32) -> bool:
     """Take chains from a queue for `most` units. True: call again: memory is awaited, or there may be more. Without a vCPU nobody is
     given frames or can wait for them: the queue is left to `feed`."""
-    if not transport.live(device, index):
+    if not liveness.live(device, index):
         return False
     queue = device.registers.queues[index]
     place = device.places[index]
@@ -48,7 +49,7 @@ def serve(vm: Vm, vcpu: Vcpu | None, devices: Devices, device: Device, index: u3
         spent += 1
         if status == Status.OK:
             status = handle(vm, vcpu, device, index)
-            spent += 1 + ((chain.read_bytes + chain.write_bytes) >> 15) + max(vm.private_frames, before) - before
+            spent += units(device, index) + max(vm.private_frames, before) - before
         elif status == Status.NOT_FOUND and queue.in_flight < NOTIFY_BELOW and ring.ask_for_notification(queue, place, features):
             status = Status.OK
         if status != Status.OK:
@@ -76,8 +77,17 @@ def handle(vm: Vm, vcpu: Vcpu | None, device: Device, index: u32) -> Status:
             return block_device.handle(vm, vcpu, device, index, chain)
         case DeviceKind.ENTROPY:
             return entropy_device.handle(vm, vcpu, device, index, chain)
+        case DeviceKind.CONSOLE:
+            return console_device.handle(vm, vcpu, device, index, chain)
         case _:
             return Status.BAD_ARGUMENT
+
+
+def units(device: Device, index: u32) -> u64:
+    """What the chain costs beside being taken: a console's bytes are shown one by one."""
+    if device.registers.kind == DeviceKind.CONSOLE and index != CONSOLE_RECEIVE:
+        return 1 + min(chain.read_bytes, console_device.CHUNK) * TURN_UNITS // console_device.CHUNK
+    return 1 + ((chain.read_bytes + chain.write_bytes) >> 15)
 
 
 def signal(vm: Vm, devices: Devices, device: Device, index: u32) -> None:
@@ -122,6 +132,16 @@ def room(disk: VirtualDisk) -> None:
     for device in devices.devices:
         if device is not None and device.registers.kind == DeviceKind.BLOCK and device.disk == address(disk):
             serve_stalled(vm, devices, device)
+
+
+def typed(vm: Vm) -> None:
+    """Something was typed for the VM: its virtio console's driver is given it, if there is one; else it is the board's."""
+    console = liveness.console(vm)
+    devices = vm.devices
+    if console is None or devices is None:
+        board.typed(vm)
+    elif vm.state == VmState.RUNNING:  # a paused one's devices stand still: it is told when it goes on
+        serve_stalled(vm, devices, console)
 
 
 def ask_to_feed(vm: Vm, devices: Devices) -> None:

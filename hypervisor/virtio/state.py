@@ -12,12 +12,16 @@ from hypervisor.devices.msix import Msix
 from hypervisor.devices.pci_host import SLOTS, PciHost
 from hypervisor.lang import struct, u32, u64
 
-VERSION: Final = 1
+VERSION: Final = 2
 QUEUES: Final = 8  # of one device
 QUEUE_SIZE_MOST: Final = 64
 BLOCK_QUEUES: Final = 4
+CONSOLE_QUEUES: Final = 2
+CONSOLE_RECEIVE: Final = 0  # what was typed; the other one is what is shown
 PART_PAGES: Final = 2  # no part of a ring of QUEUE_SIZE_MOST spans more pages
 NO_VECTOR: Final = 0xFFFF  # VIRTIO_MSI_NO_VECTOR
+DRIVER_OK: Final = 4  # of the status (2.1)
+NEEDS_RESET: Final = 64
 
 
 class DeviceKind(IntEnum):
@@ -61,6 +65,7 @@ class Registers:
     queue_select: u32
     queue_count: u32
     interrupt_status: u32  # ISR
+    shown: u64  # CONSOLE: bytes of the chain that is being shown which have been
     queues: Annotated[list[Queue], QUEUES]
     msix: Msix
 

@@ -23,11 +23,9 @@ from hypervisor.lang import address, text_at, u32, u64
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
 from hypervisor.virtio import interrupts, ring
-from hypervisor.virtio.state import NO_VECTOR, QUEUE_SIZE_MOST, QUEUES, VERSION, Device, Devices, Queue
+from hypervisor.virtio.state import DRIVER_OK, NEEDS_RESET, NO_VECTOR, QUEUE_SIZE_MOST, QUEUES, VERSION, Device, Devices, Queue
 
-DRIVER_OK: Final = 4
 FEATURES_OK: Final = 8
-NEEDS_RESET: Final = 64
 STATUS_WRITABLE: Final = 0x8F  # ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, FAILED
 FEATURE_VERSION_1: Final[u64] = 1 << 32
 FEATURES: Final[u64] = ring.FEATURE_INDIRECT | ring.FEATURE_EVENT_INDEX | FEATURE_VERSION_1
@@ -46,6 +44,7 @@ def reset(device: Device) -> None:
     r.config_vector = NO_VECTOR
     r.queue_select = 0
     r.interrupt_status = 0
+    r.shown = 0
     for index in range(QUEUES):
         ring.detach(device.places[index])
         queue = r.queues[index]
@@ -59,12 +58,6 @@ def reset(device: Device) -> None:
         queue.next_used = 0
         queue.signalled = 0
         queue.in_flight = 0
-
-
-def live(device: Device, index: u32) -> bool:
-    """Whether a queue may be served."""
-    r = device.registers
-    return index < QUEUES and r.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK and r.queues[index].enabled
 
 
 def broken(vm: Vm, devices: Devices, device: Device, why: str) -> None:

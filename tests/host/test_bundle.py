@@ -22,7 +22,7 @@ def test_the_tables_say_what_the_settings_say(tmp_path: Path) -> None:
     kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd.cpio"
     kernel.write_bytes(b"kernel")
     initrd.write_bytes(b"initrd")
-    vms = (VmSettings("ada", "pv", 16 << 20, 300, cmdline="workload=spin"), VmSettings("tux", "linux", 128 << 20))
+    vms = (VmSettings("ada", "pv", 16 << 20, 300, cmdline="workload=spin"), VmSettings("tux", "linux", 128 << 20, console="virtio"))
     files = {"ada": GuestFiles(kernel), "tux": GuestFiles(kernel, initrd)}
     archive = bundle.encode(Settings(vms, memory_limit=64 << 20), files, end_auto=True, attach=True)
 
@@ -40,6 +40,7 @@ def test_the_tables_say_what_the_settings_say(tmp_path: Path) -> None:
         assert (text(ada.name), ada.kind, ada.weight, ada.memory_bytes) == ("ada", abi.VM_KIND_PV, 300, 16 << 20)
         assert (text(ada.cmdline), text(ada.initrd), ada.vcpu_count) == ("workload=spin", "", 1)
         assert (text(tux.name), tux.kind) == ("tux", abi.VM_KIND_LINUX)
+        assert (ada.flags, tux.flags) == (0, abi.VM_VIRTIO_CONSOLE)
         assert (text(tux.kernel), text(tux.initrd)) == (rest[0].name, rest[1].name)
         assert text(ada.kernel) == text(tux.kernel)
     finally:

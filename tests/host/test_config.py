@@ -82,6 +82,8 @@ VM = '[[vm]]\nname = "a"\nkind = "pv"\n'
         (VM + VM, "5: the name 'a' is taken by another VM"),
         (VM.replace('"a"', '"A b"'), "2: 'name' must be made of a-z, 0-9, '-' and '_', the first a letter or digit"),
         (VM.replace('"a"', f'"{"a" * 32}"'), "2: 'name' has 32 bytes; at most 31 fit"),
+        (VM + 'console = "uart"', "4: 'console' is not for kind = \"pv\", which has one of its own"),
+        (VM.replace("pv", "linux") + 'console = "tty"', "4: 'console' is 'tty'; it must be \"uart\" or \"virtio\""),
         (VM.replace("pv", "vm"), "3: 'kind' is 'vm'; it must be \"pv\", \"linux\" or \"multiboot\""),
         (VM.replace("pv", "linux") + 'workload = "spin"', "4: 'workload' is for kind = \"pv\"; other guests take 'cmdline'"),
         (VM.replace("pv", "multiboot"), "1: a VM of kind = \"multiboot\" needs a 'kernel'"),

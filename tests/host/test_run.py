@@ -165,7 +165,7 @@ def test_attach_with_nothing_running_says_so() -> None:
         (["run", "--image", "none.elf"], "krait: none.elf: no such image"),
         (["run", "--emulator", "xen"], "Invalid value"),
         (["run", "--linux", "none.toml"], "krait: --linux boots one guest of its own: without FILE and --image"),
-        (["run", "--memory", "64MiB"], "krait: --kernel, --boot, --initrd, --append, --memory and --vcpus describe the guest of --linux"),
+        (["run", "--memory", "64MiB"], "krait: --kernel, --boot, --console, --initrd, --append, --memory and --vcpus describe the guest of --linux"),
         (["run", "--linux", "--kernel", "/none", "--memory", "64MiB"], "krait: --linux: 'kernel': there is no file /none"),
         (["run", "--linux", "--memory", "64MiB", "--no-prompt"], "krait: --linux: 'linux' has 64MiB; its kernel and file system need"),
     ],

@@ -40,18 +40,30 @@ def spin() -> u32:
 
 
 def storm() -> u32:
-    """`rounds=` times 64 exits, timers or interrupts, of a kind that the seed chooses for each round."""
+    """`rounds=` times 64 exits, timers or interrupts, of a kind that the seed chooses for each round. With `rest=N` a round has N of them,
+    and then sleeps until a timer, set to the earliest moment that there is."""
     if not machine.machine.pv:
         machine.start_timer(1000, ONCE)
     if machine.has_apic():
         start_apic()
     rounds: u64 = machine.number("rounds=", 100)
+    rest: u64 = machine.number("rest=", 0)
     for _ in range(rounds):
         kind = u32(chance.below(8))
-        for _ in range(BATCH):
+        for _ in range(BATCH if rest == 0 else rest):
             one(kind)
+        if rest != 0:
+            sleep()
     machine.say(f"storm of {rounds} rounds over, {'interrupted' if cpu.interrupts.count > 0 else 'not interrupted'}")
     return 0
+
+
+def sleep() -> None:
+    """Until an interrupt, the timer's at the latest."""
+    before = cpu.interrupts.count
+    machine.start_timer(1, ONCE)
+    while cpu.interrupts.count == before:
+        intrinsics.halt_once()
 
 
 def start_apic() -> None:
