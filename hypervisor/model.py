@@ -127,6 +127,19 @@ class Cap:
 
 
 @struct
+class KeptState:
+    """What MSRs of a stock guest's vCPU have set that stands neither in the CPU nor in a device. Plain, and saved."""
+
+    steal_msr: u64  # steal_time.py
+    pv_eoi_msr: u64  # pv_eoi.py
+    pv_eoi_offered: bool  # the guest may have cleared the bit there in place of its EOI
+    poll_control: u64  # the inverse of the MSR, which is 1 at first (msrs.py)
+    kicked: bool  # hypercalls/kvm.py: its next HLT does not sleep
+    misc_msr: Annotated[list[u64], 8]  # msrs.py says which
+    mtrr: Annotated[list[u64], 28]  # mtrr.py says which
+
+
+@struct
 class Vcpu:
     """One virtual CPU. Lives in frames of its own (zeroed at creation); page-aligned."""
 
@@ -207,14 +220,7 @@ class Vcpu:
     # statistics
     exits: Annotated[list[u64], EXIT_CAUSES]
     exit: VmExit  # the latest
-    # Linux guests
-    steal_msr: u64  # steal_time.py
-    pv_eoi_msr: u64  # pv_eoi.py
-    pv_eoi_offered: bool  # the guest may have cleared the bit there in place of its EOI
-    poll_control: u64  # the inverse of the MSR, which is 1 at first (msrs.py)
-    kicked: bool  # hypercalls/kvm.py: its next HLT does not sleep
-    misc_msr: Annotated[list[u64], 8]  # msrs.py says which
-    mtrr: Annotated[list[u64], 28]  # mtrr.py says which
+    kept: KeptState
     lapic: Lapic
     known_instructions: Annotated[list[KnownInstruction], KNOWN]  # mmio_known.py
     known_next: u32  # place of the next one

@@ -26,7 +26,7 @@ DE_CFG_LFENCE_SERIALIZE: Final[u64] = 1 << 1
 
 REFUSALS_SAID: Final = 32
 
-# Places in Vcpu.misc_msr
+# Places in Vcpu.kept.misc_msr
 SYSCFG_SLOT: Final = 0
 HWCR_SLOT: Final = 1
 DE_CFG_SLOT: Final = 2
@@ -67,15 +67,15 @@ def read(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
         case defs.IA32_MISC_ENABLE:
             found.value = MISC_ENABLE
         case defs.KVM_WALL_CLOCK | defs.KVM_WALL_CLOCK_NEW:
-            found.value = vcpu.misc_msr[WALL_CLOCK_SLOT]
+            found.value = vcpu.kept.misc_msr[WALL_CLOCK_SLOT]
         case defs.KVM_SYSTEM_TIME | defs.KVM_SYSTEM_TIME_NEW:
-            found.value = vcpu.misc_msr[SYSTEM_TIME_SLOT]
+            found.value = vcpu.kept.misc_msr[SYSTEM_TIME_SLOT]
         case defs.KVM_PV_EOI:
-            found.value = vcpu.pv_eoi_msr
+            found.value = vcpu.kept.pv_eoi_msr
         case defs.KVM_STEAL_TIME:
-            found.value = vcpu.steal_msr
+            found.value = vcpu.kept.steal_msr
         case defs.KVM_POLL_CONTROL:
-            found.value = vcpu.poll_control ^ 1
+            found.value = vcpu.kept.poll_control ^ 1
         case defs.SYSCFG | defs.HWCR | defs.NB_CFG | defs.DE_CFG:
             found.value = read_amd(vcpu, msr)
             return features.amd
@@ -99,19 +99,19 @@ def read_mtrr(vcpu: Vcpu, msr: u32, found: MsrValue) -> bool:
     slot = mtrr.slot_of(msr)
     if slot == mtrr.NONE:
         return False
-    found.value = vcpu.mtrr[slot]
+    found.value = vcpu.kept.mtrr[slot]
     return True
 
 
 def read_amd(vcpu: Vcpu, msr: u32) -> u64:
     """Registers of AMD's CPUs."""
     if msr == defs.SYSCFG:
-        return vcpu.misc_msr[SYSCFG_SLOT]
+        return vcpu.kept.misc_msr[SYSCFG_SLOT]
     if msr == defs.NB_CFG:
-        return vcpu.misc_msr[NB_CFG_SLOT]
+        return vcpu.kept.misc_msr[NB_CFG_SLOT]
     if msr == defs.HWCR:
-        return vcpu.misc_msr[HWCR_SLOT] | HWCR_TSC_FREQ_SEL
-    return vcpu.misc_msr[DE_CFG_SLOT] | DE_CFG_LFENCE_SERIALIZE
+        return vcpu.kept.misc_msr[HWCR_SLOT] | HWCR_TSC_FREQ_SEL
+    return vcpu.kept.misc_msr[DE_CFG_SLOT] | DE_CFG_LFENCE_SERIALIZE
 
 
 def tsc(vcpu: Vcpu) -> u64:
@@ -151,19 +151,19 @@ def write(vcpu: Vcpu, msr: u32, value: u64) -> bool:
         case defs.IA32_DEBUGCTL | defs.IA32_MCG_STATUS:
             return value == 0
         case defs.KVM_POLL_CONTROL:
-            vcpu.poll_control = value & 1 ^ 1
+            vcpu.kept.poll_control = value & 1 ^ 1
             return value <= 1
         case defs.SYSCFG:
-            vcpu.misc_msr[SYSCFG_SLOT] = value
+            vcpu.kept.misc_msr[SYSCFG_SLOT] = value
             return features.amd
         case defs.HWCR:
-            vcpu.misc_msr[HWCR_SLOT] = value
+            vcpu.kept.misc_msr[HWCR_SLOT] = value
             return features.amd
         case defs.NB_CFG:
-            vcpu.misc_msr[NB_CFG_SLOT] = value
+            vcpu.kept.misc_msr[NB_CFG_SLOT] = value
             return features.amd
         case defs.DE_CFG:
-            vcpu.misc_msr[DE_CFG_SLOT] = value
+            vcpu.kept.misc_msr[DE_CFG_SLOT] = value
             return features.amd
         case _:
             return write_mtrr(vcpu, msr, value)
@@ -174,7 +174,7 @@ def write_mtrr(vcpu: Vcpu, msr: u32, value: u64) -> bool:
     slot = mtrr.slot_of(msr)
     if slot == mtrr.NONE or not mtrr.is_valid(slot, value):
         return False
-    vcpu.mtrr[slot] = value
+    vcpu.kept.mtrr[slot] = value
     return True
 
 

@@ -18,14 +18,14 @@ CAPABILITIES: Final[u64] = 0x508  # IA32_MTRRCAP: eight variable ranges, fixed r
 DEF_TYPE_FIRMWARE: Final[u64] = 0xC06  # enabled, fixed ranges enabled, write-back
 FIXED_WRITE_BACK: Final[u64] = 0x0606_0606_0606_0606
 
-# Places in Vcpu.mtrr: the variable ranges, then the fixed ones, then the default type.
+# Places in Vcpu.kept.mtrr: the variable ranges, then the fixed ones, then the default type.
 FIXED_SLOT: Final = 16
 DEF_TYPE_SLOT: Final = 27
 NONE: Final = 28
 
 
 def slot_of(msr: u32) -> u32:
-    """Where a register is kept in Vcpu.mtrr; NONE if it is no MTRR."""
+    """Where a register is kept in Vcpu.kept.mtrr; NONE if it is no MTRR."""
     if msr < VARIABLE or msr > DEF_TYPE:
         return NONE
     if msr < VARIABLE + VARIABLE_COUNT:
@@ -61,6 +61,6 @@ def is_valid(slot: u32, value: u64) -> bool:
 
 def start(vcpu: Vcpu) -> None:
     """What firmware leaves: all memory write-back, no variable range."""
-    vcpu.mtrr[DEF_TYPE_SLOT] = DEF_TYPE_FIRMWARE
+    vcpu.kept.mtrr[DEF_TYPE_SLOT] = DEF_TYPE_FIRMWARE
     for slot in range(FIXED_SLOT, DEF_TYPE_SLOT):
-        vcpu.mtrr[slot] = FIXED_WRITE_BACK
+        vcpu.kept.mtrr[slot] = FIXED_WRITE_BACK

@@ -1,7 +1,8 @@
 """What the operator can type at the prompt; one function a command, each given the address of its arguments' text."""
 from typing import Annotated, Final
 
-from hypervisor import clock, clock_commands, crash_commands, disk_commands, entry_states, log, operator_scheduling, text, vm
+from hypervisor import (clock, clock_commands, crash_commands, disk_commands, entry_states, log, operator_scheduling, saved_vm_command, text,
+                        vm)
 from hypervisor import operator_vm_commands as vm_commands
 from hypervisor.abi import EXIT_OK, EXIT_PANIC
 from hypervisor.arch_x86 import host_interrupts, machine_exit, serial
@@ -88,7 +89,7 @@ def check(arguments: u64) -> None:
 
 
 def debug(arguments: u64) -> None:
-    """debug crash KIND, debug entry NAME [SEED], debug disk NAME: debug images only."""
+    """debug crash KIND, debug entry NAME [SEED], debug disk NAME, debug state NAME: debug images only."""
     if not DEBUG:
         say("not in a release image")
         return
@@ -104,8 +105,12 @@ def debug(arguments: u64) -> None:
             crash_commands.spoil_entry(machine)
     elif text.same(text_at(arguments), "disk"):
         disk_commands.debug(rest)
+    elif text.same(text_at(arguments), "state"):
+        paused = vm_commands.named(rest)
+        if paused is not None:
+            saved_vm_command.run(paused)
     else:
-        say("debug crash KIND, debug entry NAME [SEED], debug disk NAME")
+        say("debug crash KIND, debug entry NAME [SEED], debug disk NAME, debug state NAME")
 
 
 def power_off(arguments: u64) -> None:
@@ -197,7 +202,7 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "time since boot by TSC and HPET",
     "the time before each line of a guest",
     "check every frame of memory",
-    "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; entry NAME: a VM entry that fails; disk NAME: overwrite a disk",
+    "a fault of ours: pf, null, text, gp, ud, df, nmi, stack; entry NAME: a VM entry that fails; disk NAME: overwrite a disk; state NAME: save and restore",
     "check the ledger and end the machine",
     "the same",
 ]

@@ -34,7 +34,7 @@ def write(vcpu: Vcpu, value: u64) -> Status:
         status = guest_memory.pin(vcpu, Gpa(value & ~ENABLE), sizeof(u32), True)
         if status != Status.OK:
             return status
-    vcpu.pv_eoi_msr = value
+    vcpu.kept.pv_eoi_msr = value
     return Status.OK
 
 
@@ -42,25 +42,25 @@ def place(vcpu: Vcpu) -> u64:
     """Where the word is now; 0: the guest has released its page."""
     vm = vcpu.vm
     assert vm is not None
-    return guest_memory.host_address(vm, Gpa(vcpu.pv_eoi_msr & ~ENABLE))
+    return guest_memory.host_address(vm, Gpa(vcpu.kept.pv_eoi_msr & ~ENABLE))
 
 
 def offer(vcpu: Vcpu) -> None:
     """The vCPU takes an interrupt of its local APIC: let it do without EOI if nothing depends on when that comes."""
     apic = vcpu.lapic
-    if vcpu.pv_eoi_msr & ENABLE == 0 or apic.requests != 0 or lapic.is_level(apic, apic.in_service):
+    if vcpu.kept.pv_eoi_msr & ENABLE == 0 or apic.requests != 0 or lapic.is_level(apic, apic.in_service):
         return
     word = place(vcpu)
     if word != 0:
         store_u32(word, load_u32(word) | SKIP_EOI)
-        vcpu.pv_eoi_offered = True
+        vcpu.kept.pv_eoi_offered = True
 
 
 def sync(vcpu: Vcpu) -> None:
     """Take over what a vCPU that is in no guest mode has done with the bit."""
-    if not vcpu.pv_eoi_offered:
+    if not vcpu.kept.pv_eoi_offered:
         return
-    vcpu.pv_eoi_offered = False
+    vcpu.kept.pv_eoi_offered = False
     word = place(vcpu)
     if word == 0:
         return

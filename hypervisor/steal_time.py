@@ -53,7 +53,7 @@ def write(vcpu: Vcpu, value: u64) -> Status:
         status = guest_memory.pin(vcpu, Gpa(value & ~(RESERVED | ENABLE)), sizeof(StealTime), True)
         if status != Status.OK:
             return status
-    vcpu.steal_msr = value
+    vcpu.kept.steal_msr = value
     entered(vcpu)
     return Status.OK
 
@@ -61,9 +61,9 @@ def write(vcpu: Vcpu, value: u64) -> Status:
 def place(vcpu: Vcpu) -> u64:
     """Where the structure is now; 0: none is registered, or the guest has released its page."""
     vm = vcpu.vm
-    if vcpu.steal_msr & ENABLE == 0 or vm is None:
+    if vcpu.kept.steal_msr & ENABLE == 0 or vm is None:
         return 0
-    return guest_memory.host_address(vm, Gpa(vcpu.steal_msr & ~(RESERVED | ENABLE)))
+    return guest_memory.host_address(vm, Gpa(vcpu.kept.steal_msr & ~(RESERVED | ENABLE)))
 
 
 def entered(vcpu: Vcpu) -> None:

@@ -69,7 +69,7 @@ def resume(machine: Vm) -> Status:
 
 def say_stopped(machine: Vm, vcpu: Vcpu) -> None:
     """Tell a guest that reads KVM's clock that it was stopped, so that its watchdogs do not take the pause for a hang."""
-    place: u64 = vcpu.misc_msr[msrs.SYSTEM_TIME_SLOT]
+    place: u64 = vcpu.kept.misc_msr[msrs.SYSTEM_TIME_SLOT]
     if place & kvm_clock.SYSTEM_TIME_ENABLE != 0:
         structure: u64 = place & ~u64(kvm_clock.SYSTEM_TIME_ENABLE)
         # A page that has no frame any more has no reader either.

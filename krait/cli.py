@@ -155,6 +155,7 @@ def bench(
     ],
     emulator: EmulatorOption = "qemu",
     quiet: Annotated[bool, typer.Option("--quiet/--loud", help="linux: whether the kernel prints its messages.")] = True,
+    console: Annotated[ConsoleKind, typer.Option("--console", help="linux: what the kernel's console is.")] = "uart",
     as_json: JsonOption = False,
 ) -> None:
     """Measure the release image; or the scheduling policies, in the simulator."""
@@ -168,7 +169,7 @@ def bench(
     if what == "linux":
         if emulator != "qemu":
             raise KraitError("bench linux counts instructions: it needs --emulator qemu", ExitCode.USAGE)
-        _show_linux(bench_linux.measure(quiet), as_json)
+        _show_linux(bench_linux.measure(quiet, console), as_json)
         return
     if what == "disk":
         _show_disk(bench_disk.measure(), as_json)

@@ -230,3 +230,28 @@ def test_what_is_no_kernel_is_refused(machine: Machine, boot: Boot, tmp_path: Pa
     console.expect("vm 'old' refused: its kernel cannot be loaded")
     expect_user_space(console)
     console.wait_end(expected=Status.GUEST_FAILED)
+
+
+FOUND = (
+    r"x2apic(?: enabled|: enabled)",
+    r"TSC deadline timer available",
+    r"Hypervisor detected: KVM",
+)
+"""What the kernel says of the platform that it found, each a line of `dmesg`."""
+
+
+def test_what_linux_finds_is_kept(machine: Machine, boot: Boot) -> None:
+    """It sees and uses each part of the platform; and its devices go on where they were when all their state is saved, overwritten
+    and restored under it."""
+    program = ("dmesg; cat /proc/interrupts; echo paused-here; sleep 2; echo went-on; dd if=/dev/hwrng of=/tmp/random bs=64 count=4; "
+               "taskset 2 date; wc -c /tmp/random; hwclock -r; cat /sys/devices/system/cpu/online")  # fmt: skip
+    console = boot(machine, vms=[{**linux(run(*program.split()), "krait.end=poweroff"), "vcpus": 2}])
+    console.expect_line("tux", "paused-here", BOOT_SECONDS)
+    for line in ("pause tux", "debug state tux", "resume tux"):
+        console.send_line(line)
+    console.expect(r"  \d+ bytes of device state saved, overwritten and restored")
+    console.expect_line("tux", "went-on", BOOT_SECONDS)
+    console.expect_line("tux", "256 /tmp/random")
+    said = console.wait_end(BOOT_SECONDS).text
+    for pattern in FOUND:
+        assert re.search(rf"\[tux\] \[ *[\d.]+\] .*{pattern}", said), pattern

@@ -48,12 +48,13 @@ def wait(vcpu: Vcpu, vm: Vm) -> bool:
     now: u64 = clock.now()
     if vcpu.console_wait_until == 0:
         vcpu.console_wait_until = now + clock.ticks_of(WAIT_LIMIT_NS)
-        vcpu.frame_wait_timer.kind = TimerKind.FRAME_WAIT
-        vcpu.frame_wait_timer.vcpu = vcpu
-        timers.arm(this_cpu(), vcpu.frame_wait_timer, vcpu.console_wait_until)
     elif now >= vcpu.console_wait_until:
         close(vm)
         return False
+    # Each time: a frame that the call waited for in between has used the timer.
+    vcpu.frame_wait_timer.kind = TimerKind.FRAME_WAIT
+    vcpu.frame_wait_timer.vcpu = vcpu
+    timers.arm(this_cpu(), vcpu.frame_wait_timer, vcpu.console_wait_until)
     sleep(vcpu, VcpuState.WAITING)
     return True
 

@@ -12,8 +12,8 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """Goes on behind the HLT; at once if another vCPU has kicked it (hypercalls/kvm.py)."""
     vm = vcpu.vm
     assert vm is not None
-    if vcpu.kicked:
-        vcpu.kicked = False
+    if vcpu.kept.kicked:
+        vcpu.kept.kicked = False
         return Outcome.SKIP
     pv_eoi.sync(vcpu)
     apic_bus.sync_tpr(vcpu)  # who sends an interrupt while it sleeps goes by what the local APIC says

@@ -57,7 +57,7 @@ def write_wall_clock(vcpu: Vcpu, value: u64) -> Status:
         wall = WallClock()
         kvm_clock.fill_wall(wall, p.boot_seconds)
         status = guest_memory.copy_out(vcpu, Gpa(value), Hva(address(wall)), sizeof(WallClock))
-        vcpu.misc_msr[msrs.WALL_CLOCK_SLOT] = value
+        vcpu.kept.misc_msr[msrs.WALL_CLOCK_SLOT] = value
     return status
 
 
@@ -73,5 +73,5 @@ def write_system_time(vcpu: Vcpu, value: u64) -> Status:
         info = TimeInfo()
         kvm_clock.fill_time(info, clock.tsc_khz())
         guest_memory.copy_out(vcpu, gpa, Hva(address(info)), sizeof(TimeInfo))
-    vcpu.misc_msr[msrs.SYSTEM_TIME_SLOT] = value
+    vcpu.kept.misc_msr[msrs.SYSTEM_TIME_SLOT] = value
     return Status.OK

@@ -79,7 +79,7 @@ def kick(vcpu: Vcpu, apic_id: u64) -> None:
     if kicked.state == VcpuState.BLOCKED:
         wake(kicked)
     else:
-        kicked.kicked = True
+        kicked.kept.kicked = True
 
 
 def send_ipi(vcpu: Vcpu) -> Outcome:

@@ -1,4 +1,12 @@
-"""Virtio entropy device (virtio 1.1, 5.4): fills what the driver offers with random bytes, a bounded piece of each buffer."""
+"""Virtio entropy device (virtio 1.1, 5.4): fills what the driver offers with random bytes, a bounded piece of each buffer.
+
+| a driver offers | what happens |
+|---|---|
+| segments to be written alone | the first PIECE bytes of the first segment are random; the chain comes back with that length |
+| something to be read | the ring is broken |
+
+The table of transport.py has the registers.
+"""
 from __future__ import annotations
 
 from typing import Annotated, Final

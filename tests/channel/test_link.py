@@ -16,6 +16,8 @@ from hypervisor.channel.state import link as state
 from hypervisor.cpu import this_cpu
 from hypervisor.lang import clear
 from hypervisor.model import CONSOLE_INPUT_BYTES, CONSOLE_OUTPUT_BYTES, WORK_CHANNEL, Vm
+from hypervisor.paging import pressure
+from hypervisor.status import Status
 from krait.channel import Frame, Reader, bytes_of, decode, encode
 from tests.memory.world import World, vcpu_of
 
@@ -130,6 +132,17 @@ def test_console_output_waits_for_credit(host: Host) -> None:
     assert consoles.room(host.vm) == 0 and consoles.wait(vcpu, host.vm)
     assert sum(len(frame.payload) for frame in host.send(host.credit(300))) == 300
     assert vcpu.state == 0 and host.vm.console.output_lost == 0, "it runs again"
+
+
+def test_a_wait_for_a_frame_in_between_leaves_the_console_its_timer(host: Host) -> None:
+    """Both use one timer of the vCPU: a call that waits for room, then for a frame, then for room again is still woken in the end."""
+    vcpu = vcpu_of(host.vm)
+    assert consoles.wait(vcpu, host.vm) and vcpu.frame_wait_timer.heap_index != 0
+    assert pressure.wait(vcpu) == Status.WAIT
+    pressure.stop_waiting(vcpu)
+    assert consoles.wait(vcpu, host.vm)
+    assert vcpu.frame_wait_timer.heap_index != 0 and vcpu.frame_wait_timer.deadline == vcpu.console_wait_until
+    consoles.stop_waiting(vcpu)
 
 
 def test_credit_for_typing(host: Host) -> None:

@@ -98,7 +98,7 @@ def test_an_interrupt_with_nothing_behind_it_needs_no_eoi(stock: Stock) -> None:
     assert board.take_interrupt(stock.vcpu) == VECTOR and stock.number_at(EOI_WORD, 4) == 1
     stock.put(EOI_WORD, bytes(4))  # the guest's way to say EOI
     pv_eoi.sync(stock.vcpu)
-    assert apic.in_service == lapic.NO_VECTOR and not stock.vcpu.pv_eoi_offered
+    assert apic.in_service == lapic.NO_VECTOR and not stock.vcpu.kept.pv_eoi_offered
 
 
 def test_the_offer_is_taken_back_when_another_interrupt_comes(stock: Stock) -> None:
@@ -144,7 +144,7 @@ def test_ipis_by_a_call(stock: Stock) -> None:
     (STEAL, AREA | 3), (STEAL, AREA | 0x21), (STEAL, PAGES * 4096 | 1), (STEAL, (1 << 63) | 1), (POLL, 2), (POLL, 1 << 32)])
 def test_what_these_registers_do_not_take(stock: Stock, msr: int, value: int) -> None:
     assert write(stock, msr, value) == Outcome.RESUME and stock.took_general_protection()
-    assert stock.vcpu.steal_msr == stock.vcpu.pv_eoi_msr == 0
+    assert stock.vcpu.kept.steal_msr == stock.vcpu.kept.pv_eoi_msr == 0
 
 
 def test_poll_control_is_one_at_first(stock: Stock) -> None:
@@ -164,11 +164,11 @@ def test_calls_that_are_not_there(stock: Stock) -> None:
 def test_a_kick_ends_a_halt_or_the_next_one(stock: Stock) -> None:
     stock.vcpu.state = VcpuState.BLOCKED
     assert call(stock, KICK_CPU, rcx=0) == 0
-    assert not stock.vcpu.kicked and stock.vcpu.state == int(VcpuState.RUNNABLE)
-    assert call(stock, KICK_CPU, rcx=0) == 0 and stock.vcpu.kicked
+    assert not stock.vcpu.kept.kicked and stock.vcpu.state == int(VcpuState.RUNNABLE)
+    assert call(stock, KICK_CPU, rcx=0) == 0 and stock.vcpu.kept.kicked
     stock.vmcb.rflags = 2
     assert hlt.handle(stock.vcpu, stock.exit(Cause.HLT)) == Outcome.SKIP
-    assert not stock.vcpu.kicked
+    assert not stock.vcpu.kept.kicked
     assert call(stock, KICK_CPU, rcx=1) == call(stock, KICK_CPU, rcx=1 << 63) == 0
 
 
