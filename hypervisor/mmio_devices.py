@@ -19,7 +19,7 @@ from hypervisor.model import Vcpu, Vm
 from hypervisor.virtio import msix_page
 
 PAGE_OFFSET: Final[u64] = 0xFFF
-FIRST: Final[u64] = ioapic.BASE  # of all devices
+FIRST: Final[u64] = ioapic.BASE  # of all devices that a guest cannot move
 
 
 def is_device(vm: Vm, gpa: u64) -> bool:

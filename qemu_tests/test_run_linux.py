@@ -29,23 +29,53 @@ def number(terminal: "pexpect.spawn[str]", pattern: str) -> int:
     return int(terminal.match[1])
 
 
+FOUND = (
+    r"Hypervisor detected: KVM",
+    r"kvm-clock: Using msrs 4b564d01 and 4b564d00",
+    r"x2apic: enabled|x2apic enabled",
+    r"TSC deadline timer available",
+    r"kvm-guest: stealtime: cpu 1, msr",
+    r"kvm-guest: setup PV IPIs",
+    r"kvm-guest: setup PV sched yield",
+    r"kvm-guest: KVM setup pv remote TLB flush",
+    r"kvm-guest: PV spinlocks enabled",
+)
+"""What the kernel says of the platform that it found and uses, with two vCPUs."""
+
+DETACH = "\x1d"
+
+
 def test_the_virtio_console_has_a_shell(machine: Machine) -> None:
-    """By interrupts, both ways: the shell is on hvc0 and the UART is quiet; typing, Ctrl-C and much output go through whole."""
-    terminal = pexpect.spawn(sys.executable, command(machine, "--console", "virtio"), cwd=str(paths.ROOT), encoding="utf-8", timeout=SECONDS)
+    """By interrupts, both ways: the shell is on hvc0 and the UART is quiet; typing, Ctrl-C and much output go through whole. The kernel uses what
+    it is shown, and goes on where it was when all state of its devices is saved, overwritten and restored under it."""
+    words = command(machine, "--console", "virtio", "--vcpus", "2")
+    terminal = pexpect.spawn(sys.executable, words, cwd=str(paths.ROOT), encoding="utf-8", timeout=SECONDS)
     try:
         terminal.expect(r"krait-guest: user space reached")
         terminal.expect(SHELL)
         terminal.send("grep ttyS0 /proc/interrupts; echo $((6 * 7)) $(tty) " + "x" * 60 + "\r")
-        by_uart = number(terminal, r" 4: +(\d+) +IO-APIC")
+        by_uart = number(terminal, r" 4: +(\d+) .*IO-APIC")
         terminal.expect(r"42 /dev/hvc0 x{60}")
         terminal.send("seq 1 2000; echo now; sleep 1000\r")
         terminal.expect(r"\r\nnow")
         assert str(terminal.before).split()[-2000:] == [str(line) for line in range(1, 2001)]
         terminal.sendintr()
         terminal.expect(SHELL)
-        terminal.send("grep -E 'ttyS0|virtio' /proc/interrupts; poweroff\r")
-        assert number(terminal, r" 4: +(\d+) +IO-APIC") == by_uart
-        assert number(terminal, r":\s+(\d+)\s+PCI-MSI\s+\S+\s+virtio\d+-input") > 0
+        terminal.send("dmesg; echo all said\r")
+        terminal.expect(r"\r\nall said")
+        assert [pattern for pattern in FOUND if not re.search(pattern, str(terminal.before))] == []
+        terminal.send("(sleep 1; echo went-on; taskset 2 dd if=/dev/hwrng of=/tmp/random bs=64 count=4) & echo asleep\r")
+        terminal.expect(r"\r\nasleep")
+        terminal.send(DETACH)
+        for line, answer in (("pause", "paused"), ("debug state", r"\d+ bytes of device state saved, overwritten and restored"), ("resume", "resumed"),
+                             ("attach", "attached to linux")):  # fmt: skip
+            terminal.send(f"{line} linux\r")
+            terminal.expect(answer)
+        terminal.expect("went-on")
+        terminal.send("wait; wc -c /tmp/random; grep -E 'ttyS0|virtio' /proc/interrupts; poweroff\r")
+        terminal.expect("256 /tmp/random")
+        assert number(terminal, r" 4: +(\d+) .*IO-APIC") == by_uart
+        assert number(terminal, r":\s+(\d+)\s.*PCI-MSI\s+\S+\s+virtio\d+-input") > 0
         terminal.expect(r"vm 'linux' switched itself off")
         terminal.expect(pexpect.EOF)
         assert terminal.wait() == ExitCode.OK

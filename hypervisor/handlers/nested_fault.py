@@ -20,7 +20,7 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """RAM is backed with a zeroed frame (a stock system's: and what is around it) and the instruction runs again; anything else is a hole."""
     vm = vcpu.vm
     assert vm is not None
-    if exit.gpa >= mmio_devices.FIRST and mmio_devices.is_device(vm, exit.gpa) and not exit.is_fetch and not exit.in_page_walk:
+    if exit.gpa >= mmio_devices.FIRST and is_device(vm, exit):
         return touch_device(vm, vcpu, exit)
     status = backing.back_for(vcpu, vm, Gfn(exit.gpa >> PAGE_SHIFT))
     if status == Status.OK:
@@ -32,7 +32,14 @@ def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     if status == Status.NO_MEMORY:
         crash.stop(vcpu, exit, f"no frame for {exit.gpa:#x}: nobody gave memory back in time")
         return Outcome.STOP
+    if is_device(vm, exit):  # whose page the guest has put below FIRST
+        return touch_device(vm, vcpu, exit)
     return touch_hole(vm, vcpu, exit)
+
+
+def is_device(vm: Vm, exit: VmExit) -> bool:
+    """Whether data of a device's page were touched."""
+    return not exit.is_fetch and not exit.in_page_walk and mmio_devices.is_device(vm, exit.gpa)
 
 
 def touch_device(vm: Vm, vcpu: Vcpu, exit: VmExit) -> Outcome:

@@ -7,10 +7,13 @@ from hypervisor import mmio_known
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.state import CS, GuestState
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
-from hypervisor.devices import hpet, ioapic, lapic
+from hypervisor.devices import hpet, ioapic, lapic, pci_function
 from hypervisor.handlers import nested_fault
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.model import Vcpu
+from hypervisor.status import Status
+from hypervisor.virtio import devices
+from hypervisor.virtio.state import DeviceKind
 from tests.linux.stock import Stock
 
 CODE = 0x5000
@@ -168,3 +171,18 @@ def test_a_disabled_local_apic_reads_ones(stock: Stock) -> None:
     stock.vcpu.lapic.base = lapic.BASE | lapic.BASE_BSP
     touch(stock, APIC_TPR, False)
     assert stock.vcpu.regs.rax == 0xFFFFFFFF
+
+
+def test_the_msix_page_of_a_virtio_device_is_read(stock: Stock) -> None:
+    """It lies below the devices that cannot be moved, where nothing else is: its words, not the ones of a hole."""
+    assert devices.create(stock.vm) == Status.OK
+    made = devices.add(stock.vm, DeviceKind.ENTROPY, 0, 1)
+    assert made is not None
+    table = devices.MEMORY_PLACE + made.slot * pci_function.MEMORY_BYTES
+    for address, word in ((table, 0xFEE01000), (table + 12, 0)):
+        made.registers.msix.words[(address - table) // 4] = word
+        flat(stock, b"\xa1" + address.to_bytes(4, "little"))  # mov eax, [address]
+        stock.vcpu.regs.rax = 1
+        touch(stock, address, False)
+        assert stock.vcpu.regs.rax == word
+    devices.destroy(stock.vm)
