@@ -60,6 +60,7 @@ def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
     vcpu.slice_used += ticks
     if vcpu.slice_used >= quantum.ticks:
         vcpu.boosted = False
+    run_queue.move(vcpu, _effective(vcpu))
 
 
 def yielded(vcpu: Vcpu) -> None:

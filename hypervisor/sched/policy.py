@@ -57,8 +57,8 @@ class Current:
     waiting: u32  # how many vCPUs wait
     asked: u32  # CPUs, one bit each, that have been asked to pick and have not yet
     unlimited: u32  # CPUs whose slice does not end
-    yielding: Vcpu | None  # it runs, and gives way at its next requeue
-    favoured: Vcpu | None  # it waits, and is to be picked there
+    yielding: Annotated[list[Vcpu | None], MAX_CPUS]  # by CPU: it runs there, and gives way at its next requeue
+    favoured: Annotated[list[Vcpu | None], MAX_CPUS]  # by CPU: it waits, and is to be picked there
     moving: Vcpu | None  # those that leave and join again
 
 
@@ -139,7 +139,8 @@ def enqueue(vcpu: Vcpu, now: u64) -> u32:
 
 def requeue(vcpu: Vcpu, now: u64) -> None:
     """It was running and still could; `pick` follows."""
-    yielding = current.yielding
+    cpu = vcpu.host_cpu
+    yielding = current.yielding[cpu]
     gives_way = yielding is not None and yielding == vcpu
     if gives_way and vcpu.competing:
         YIELDED[current.policy](vcpu)
@@ -154,7 +155,7 @@ def requeue(vcpu: Vcpu, now: u64) -> None:
     else:
         _wait(vcpu, now)
         PREEMPTED[current.policy](vcpu)
-    current.yielding = vcpu if gives_way else None
+    current.yielding[cpu] = vcpu if gives_way else None
 
 
 def dequeue(vcpu: Vcpu) -> None:
@@ -169,12 +170,12 @@ def dequeue(vcpu: Vcpu) -> None:
 def pick(cpu: u32, now: u64) -> Vcpu | None:
     """Take the next one to run on this CPU out of those that wait."""
     current.asked = current.asked & ~cpus.bit(cpu)
-    vcpu = current.favoured
-    current.favoured = None
+    vcpu = current.favoured[cpu]
+    current.favoured[cpu] = None
     if vcpu is None or not vcpu.waiting or not cpus.may_run_on(vcpu, cpu):
         vcpu = CHOOSE[current.policy](cpu)
-    aside = current.yielding
-    current.yielding = None
+    aside = current.yielding[cpu]
+    current.yielding[cpu] = None
     if vcpu is not None and aside is not None and vcpu == aside:  # it gives way: to another one, if there is any
         TAKE[current.policy](vcpu)
         other = CHOOSE[current.policy](cpu)
@@ -208,15 +209,15 @@ def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
 def yield_to_others(vcpu: Vcpu) -> None:
     """It runs and gives way: whoever waits comes first."""
     if vcpu.competing and current.waiting != 0:
-        current.yielding = vcpu
+        current.yielding[vcpu.host_cpu] = vcpu
 
 
 def yield_to(vcpu: Vcpu, other: Vcpu) -> bool:
-    """It runs, and lets a sibling that waits have its CPU, at their VM's expense. False: that one does not wait."""
-    if not vcpu.competing or not other.waiting:
+    """It runs, and lets a sibling that waits have its CPU, at their VM's expense. False: that one does not wait, or may not run there."""
+    if not vcpu.competing or not other.waiting or not cpus.may_run_on(other, vcpu.host_cpu):
         return False
-    current.yielding = vcpu
-    current.favoured = other
+    current.yielding[vcpu.host_cpu] = vcpu
+    current.favoured[vcpu.host_cpu] = other
     return True
 
 

@@ -55,6 +55,13 @@ def remove(vcpu: Vcpu) -> None:
         _sink(last, key, index)
 
 
+def move(vcpu: Vcpu, key: u64) -> None:
+    """Give a vCPU a new key; one that is not in the queue may be given, and stays out."""
+    if vcpu.run_queue_index != 0:
+        remove(vcpu)
+        insert(vcpu, key)
+
+
 def first(cpu: u32) -> Vcpu | None:
     """The vCPU of the least key that may run there; None: there is none. O(1) if the very first may, else O(n)."""
     best: u32 = 0

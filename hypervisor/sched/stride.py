@@ -56,6 +56,7 @@ def take(vcpu: Vcpu) -> None:
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
     """Its pass and the global one go on."""
     vcpu.stride_pass += ticks * UNIT // vcpu.weight
+    run_queue.move(vcpu, vcpu.stride_pass)
     state.passed += ticks * UNIT // state.weight
 
 

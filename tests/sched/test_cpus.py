@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from hypervisor.lang import clear
 from hypervisor.sched import cpus as cpu_sets
-from hypervisor.sched import water
+from hypervisor.sched import policy, water
 from hypervisor.sched.policy import Policy
 from krait import fluid, sched_sim
 from krait.sched_sim import Limits, Machine, Member, Outcome, Simulation, sleeper, spin
-from krait.sched_worlds import QUANTUM, Compiled, Interpreted
+from krait.sched_worlds import QUANTUM, Compiled, Interpreted, VmShape
 from tests.sched.test_simulated import LIKELY, SLACK, Shape, Shapes, machine_of, same_in_both
 
 NESTED = {2: [0, 0b01, 0b10], 3: [0, 0b001, 0b110, 0b010], 4: [0, 0b0011, 0b1100, 0b0001, 0b0100, 0b1000]}
@@ -55,6 +55,40 @@ def test_both_lives_decide_alike_with_256_vcpus_on_8_cpus(compiled: Any, which: 
         return Machine(vms, 8, {0: Limits(cap=20), 3: Limits(cpus=0b11), 5: Limits(reserved=50), 9: Limits(cpus=0b1, cap=5)})
 
     same_in_both(compiled, which, make, 150)
+
+
+@pytest.mark.parametrize("which", list(Policy))
+def test_two_cpus_yield_at_once(which: Policy) -> None:
+    """On each a vCPU gives way to a sibling: each CPU gets the one that was meant for it, whichever picks first."""
+    for first, second in ((0, 1), (1, 0)):
+        world = Interpreted(which, [VmShape(100, [100] * 3), VmShape(100, [100] * 3)], 2)
+        for cpu in range(2):
+            world.enqueue(3 * cpu, 0)
+            assert world.pick(cpu, 0) == 3 * cpu
+        for vcpu in (1, 2, 4, 5):
+            world.enqueue(vcpu, 0)
+        for cpu in range(2):
+            assert policy.yield_to(world.vcpus[3 * cpu], world.vcpus[3 * cpu + 2])
+        for cpu in (first, second):
+            world.requeue(3 * cpu, QUANTUM)
+            assert world.pick(cpu, QUANTUM) == 3 * cpu + 2
+
+
+@pytest.mark.parametrize("which", list(Policy))
+def test_a_pick_elsewhere_does_not_end_a_yield(which: Policy) -> None:
+    """vCPU 0 gives way on CPU 0; CPU 1 goes through turns before CPU 0 picks, and that still takes another."""
+    world = Interpreted(which, [VmShape(100, [100]) for _ in range(4)], 2)
+    for cpu in range(2):
+        world.enqueue(cpu, 0)
+        assert world.pick(cpu, 0) == cpu
+    world.enqueue(2, 0)
+    policy.yield_to_others(world.vcpus[0])
+    world.charge(1, QUANTUM, QUANTUM)
+    world.requeue(1, QUANTUM)
+    running = world.pick(1, QUANTUM)
+    assert running is not None
+    world.requeue(0, QUANTUM)
+    assert world.pick(0, QUANTUM) not in (0, running)
 
 
 @settings(deadline=None, max_examples=25)
