@@ -21,19 +21,20 @@ from guest_pv_drivers.workloads.preemption import counter, preemption
 from guest_pv_drivers.workloads.reboot import reboot
 from guest_pv_drivers.workloads.registers import registers
 from guest_pv_drivers.workloads.spin import spin
+from guest_pv_drivers.workloads.stress import job, stress
 from guest_pv_drivers.workloads.ticks import ticks
 from guest_pv_drivers.workloads.trade import trade
 from hypervisor.lang import u32, u64
 
-WORKLOAD_COUNT: Final = 23
+WORKLOAD_COUNT: Final = 25
 NAMES: Final[Annotated[list[str], WORKLOAD_COUNT]] = [
     "hello", "echo", "spin", "idle", "preemption", "registers", "memory-write", "memory-peek", "trade", "populate",
     "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits", "reboot", "ticks",
-    "disk", "disk-bench", "disk-fuzz", "apic-storm"]
+    "disk", "disk-bench", "disk-fuzz", "apic-storm", "job", "stress"]
 WORKLOADS: Final = (
     hello, echo, spin, idle, preemption, registers, memory_write, memory_peek, trade, populate,
     beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits, reboot, ticks,
-    disk, disk_bench, disk_fuzz, apic_storm)
+    disk, disk_bench, disk_fuzz, apic_storm, job, stress)
 
 THREAD_MEMORY_PRESSURE: Final = 0
 THREADS: Final = (memory_pressure.serve, counter)

@@ -106,13 +106,14 @@ class Share:
 
 @struct
 class FairTree:
-    """Competitors of one level by virtual time, and their weighted average: average + rest / weight, rest < weight."""
+    """Competitors of one level by virtual time; their weighted average is average + (rest - debt) / weight, and rest < weight."""
 
     root: Share | None
     bound: bool  # not all may run on all host CPUs
     weight: u64  # of all that compete, running ones included
-    average: u64
+    average: u64  # the level's virtual time: never goes back while anyone competes
     rest: u64
+    debt: u64  # of those that left: service for which the average stands still (sched/eevdf.py)
 
 
 @struct

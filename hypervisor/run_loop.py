@@ -86,7 +86,7 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
     if bit == WORK_CONSOLE or bit == WORK_DISK or bit == WORK_CHANNEL:
         since = account.begin(cpu)
         if bit == WORK_DISK:
-            disk_scheduler.turn(cpu)
+            since = disk_scheduler.turn(cpu)
         elif bit == WORK_CHANNEL:
             link.poll(cpu)
         else:

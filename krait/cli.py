@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 
 from krait import bench as benchmarks
-from krait import bench_disk, bench_linux, bench_paths, cli_guests
+from krait import bench_disk, bench_isolation, bench_linux, bench_paths, cli_guests
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.config import ConsoleKind, Protocol
@@ -149,8 +149,9 @@ def attach(
 @app.command()
 def bench(
     what: Annotated[
-        Literal["disk", "exits", "linux", "paths", "sched"],
-        typer.Argument(help="disk: instructions and exits for a read of 4 KiB; exits: instructions per operation of a guest; linux: those of a boot, and its exits; "
+        Literal["disk", "exits", "isolation", "linux", "paths", "sched"],
+        typer.Argument(help="disk: instructions and exits for a read of 4 KiB; exits: instructions per operation of a guest; "
+                       "isolation: what neighbours lose to a guest that does its worst; linux: those of a boot, and its exits; "
                        "paths: the longest between two returns to the run loop; sched: all scheduling policies on the same workloads."),
     ],
     emulator: EmulatorOption = "qemu",
@@ -170,6 +171,9 @@ def bench(
         if emulator != "qemu":
             raise KraitError("bench linux counts instructions: it needs --emulator qemu", ExitCode.USAGE)
         _show_linux(bench_linux.measure(quiet, console), as_json)
+        return
+    if what == "isolation":
+        _show_isolation(bench_isolation.measure(), as_json)
         return
     if what == "disk":
         _show_disk(bench_disk.measure(), as_json)
@@ -223,6 +227,18 @@ def _show_disk(rows: list[bench_disk.Row], as_json: bool) -> None:
         print(f"  {row.depth:<11}{row.direct:>13,}{row.guest:>9,}{row.ratio:>8.2f}{row.exits:>9.3f}")
     for row in rows:
         print(f"  exits with {row.depth} in flight: " + ", ".join(f"{cause} {count:.3f}" for cause, count in row.exits_by_cause.items()))
+
+
+def _show_isolation(losses: list[bench_isolation.Loss], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(loss) for loss in losses]))
+        return
+    victims = list(dict.fromkeys(loss.victim for loss in losses))
+    print(f"instructions that a fixed job takes beyond its fair share, beside a stressor; promised: at most {bench_isolation.PROMISED_PERCENT:g} %")
+    print(f"  {'stressor':<17}" + "".join(f"{victim:>10}" for victim in victims))
+    for stressor in dict.fromkeys(loss.stressor for loss in losses):
+        found = {loss.victim: loss.loss_percent for loss in losses if loss.stressor == stressor}
+        print(f"  {stressor:<17}" + "".join(f"{found[victim]:>+8.2f} %" for victim in victims))
 
 
 def _show_paths(found: list[bench_paths.Path], as_json: bool) -> None:

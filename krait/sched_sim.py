@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from krait import fluid
+from krait.sched_bounds import TwoLevels
 from krait.sched_worlds import QUANTUM, VmShape, World
 
 FOREVER = 1 << 62
@@ -88,7 +89,8 @@ class Task:
     service: int = 0
     fluid: float = 0.0
     lag: float = 0.0
-    bound: float = 1.0  # quanta by which eevdf's docstring lets it be ahead; one more behind
+    behind: float = 0.0  # quanta by which eevdf's docstring lets it be behind on one CPU, and ahead
+    ahead: float = 0.0
     woken: int | None = None
 
 
@@ -124,6 +126,7 @@ class Simulation:
         self.since = [0] * len(self.tasks)  # when each was last seen running or began to wait
         self.rates: list[tuple[Task, int, float]] = []
         self.on_cpu: dict[int, int] = {}  # where each ran last
+        self.bounds = TwoLevels()
 
     def run(self, until: int) -> Outcome:
         """Simulate to the time `until`."""
@@ -190,7 +193,7 @@ class Simulation:
             lag = task.lag / QUANTUM
             self.out.lag_most[number] = max(self.out.lag_most[number], abs(lag))
             self.out.lag_greatest, self.out.lag_least = max(self.out.lag_greatest, lag), min(self.out.lag_least, lag)
-            self.out.over_bound = max(self.out.over_bound, -lag - task.bound, lag - task.bound - 1)
+            self.out.over_bound = max(self.out.over_bound, -lag - task.ahead, lag - task.behind)
 
     def _put_back(self, number: int) -> None:
         task = self.tasks[number]
@@ -214,9 +217,13 @@ class Simulation:
         return ask
 
     def _compete(self, number: int, competes: bool) -> None:
-        """Someone joins or leaves: shares of the fluid change, and each bound grows by weight / W (eevdf's docstring)."""
+        """Someone joins or leaves: shares of the fluid change, and each bound (sched_bounds.py)."""
         task = self.tasks[number]
-        task.competes, task.lag, task.bound = competes, 0.0, 1.0
+        task.competes, task.lag = competes, 0.0
+        if competes:
+            self.bounds.join(task.vm, self.machine.vms[task.vm][0], number, task.member.weight)
+        else:
+            self.bounds.leave(task.vm, number)
         inside: dict[int, list[tuple[Task, int]]] = {}
         for index, other in enumerate(self.tasks):
             if other.competes:
@@ -226,11 +233,9 @@ class Simulation:
         for rate, members in zip(rates, inside.values()):
             whole = sum(other.member.weight for other, _ in members)
             self.rates += [(other, index, rate * other.member.weight / whole) for other, index in members]
-        weights = [weight for weight, _ in self.machine.vms]
-        total = sum(weights[vm] for vm in inside) - (weights[task.vm] if competes else 0)
-        for other, _, _ in self.rates:
-            if other is not task:
-                other.bound += weights[other.vm] / max(total, 1)
+        for other, index, _ in self.rates:
+            single = len(self.machine.vms[other.vm][1]) == 1
+            other.behind, other.ahead = self.bounds.behind(other.vm, index, single), self.bounds.ahead(other.vm, index, single)
 
     def _demand(self, vm: int, members: int) -> fluid.Demand:
         limits = self.machine.limits.get(vm, Limits())

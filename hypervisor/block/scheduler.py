@@ -18,6 +18,7 @@ from hypervisor.console import say
 from hypervisor.drivers import driver
 from hypervisor.lang import struct, u32, u64
 from hypervisor.model import WORK_DISK, Cpu
+from hypervisor.sched import account
 from hypervisor.status import Status
 from hypervisor.timers import NEVER
 
@@ -45,12 +46,24 @@ class Choice:
     ready_at: u64  # None: host TSC at which a limit lets somebody start; NEVER: nobody waits for that
 
 
+@struct
+class Turn:
+    """The one under way."""
+
+    cpu: Cpu | None
+    since: u64  # host TSC from which on nobody has been charged for it
+
+
 choice: Final = Choice()
+under_way: Final = Turn()
 
 
-def turn(cpu: Cpu) -> None:
-    """Take in what has ended and start what may start, a bounded part; the rest is owed."""
+def turn(cpu: Cpu) -> u64:
+    """Take in what has ended and start what may start, a bounded part; the rest is owed. Each transfer is paid for by the VM that it
+    serves; answers the host TSC from which on nobody was charged."""
     now: u64 = clock.now()
+    under_way.cpu = cpu
+    under_way.since = now
     ended: u32 = 0
     spent: u64 = 0
     look_at: u64 = NEVER
@@ -77,6 +90,15 @@ def turn(cpu: Cpu) -> None:
         cpu.work |= WORK_DISK
     elif look_at != NEVER and (disks.timer.heap_index == 0 or look_at < disks.timer.deadline):
         timers.arm(cpu, disks.timer, look_at)
+    return under_way.since
+
+
+def served(disk: VirtualDisk) -> None:
+    """What was done since the last call was done for the VM of this disk."""
+    cpu = under_way.cpu
+    vm = disk.vm
+    if cpu is not None and vm is not None:
+        under_way.since = account.end(cpu, under_way.since, vm.vcpus[0])
 
 
 def choose_polling(host: HostDisk, now: u64) -> u64:
@@ -121,6 +143,7 @@ def end_transfer(host: HostDisk, transfer: Transfer) -> None:
     for i in range(transfer.request_count):
         request = transfer.requests[i]
         assert request is not None
+        disk = request.disk
         request.parts -= 1
         if failed and transfer.request_count > 1 and request.completion != Completion.NOBODY:
             cutter.start_again(request)
@@ -130,6 +153,8 @@ def end_transfer(host: HostDisk, transfer: Transfer) -> None:
             cutter.give_up_rest(request)
         if request.parts == 0 and request.all_started:
             complete(request)
+        if disk is not None:
+            served(disk)
 
 
 def complete(request: Request) -> None:
@@ -172,6 +197,7 @@ def start_some(host: HostDisk, now: u64) -> u64:
         if disk is None:
             break
         copied += start_next(host, disk, now)
+        served(disk)
         started += 1
     if started != 0:
         driver.notify(host)

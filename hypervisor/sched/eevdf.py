@@ -8,13 +8,26 @@ when the request began. Picking takes O(log n) at each level: fair_tree.py tells
 Lag on one CPU. While nobody joins or leaves a level, |lag| <= 1 quantum (the paper's theorem 1, all requests being one
 quantum). A vCPU's lag against the fluid share over both levels is that within its VM plus its part of the VM's: <= 2 quanta.
 
-Leaving and joining. Who leaves takes its virtual time along and V becomes the average of the others. Who joins starts at
-max(v, V), but at most a quantum / weight ahead: sleeping earns no claim on the past (lag > 0 is forgotten), nor does it cancel
-a debt (lag < 0) before the others have caught up. Each leave or join with lag l moves the others' V by l / W, with W the
-weight of those others, and |l| <= 1 quantum. So over an interval in which a vCPU competes it is ahead of its fluid share by
-at most 1 + sum(weight / W) quanta, summed over the joins and leaves there: it is only picked with lag >= 0, and then runs for
-a quantum at most. It is behind by at most 2 + sum(weight / W) quanta: this is not proven, for V then jumps over deadlines that
-the theorem takes as given, but held against random machines (tests/sched/test_simulated.py).
+Leaving and joining. V never goes back while anyone competes. Who leaves takes its virtual time along. What it is owed (lag l > 0) it
+forgoes: V jumps by l / W, W the weight of the others, so it is theirs by weight. For what it owes (l < 0) V stands still until the
+others have had that service. Who joins starts at max(v, V), at most a quantum / weight ahead, and its being ahead is taken off those
+debts, or else V jumps: sleeping earns no claim on the past, nor does it cancel a debt. So the lags of those that compete add up to the
+debts D that stand; somebody is always eligible.
+
+The bound, in quanta. Ahead: who is picked has lag >= 0, is served one quantum at most, and V does not go back: lag >= -1. Behind: let V
+come to or past the deadline d of k's request at t, with r of it not served, and let t0 be the last time before at which one with a later
+deadline was picked. That one ran for a quantum at most; since then only requests with deadlines <= d were served. Those are of
+competitors that had lag < 0 at t0, or joined later. One that is still there had at most w (V(t) - V(t0)) - w (V(t) - d); one that left
+with lag l had w times V's way while it was there, less l. Over all, w times V's way adds up to t - t0, and what was forgone, less the
+debts paid; V moves only when no debt is left. Hence W (V(t) - d) + r <= 1 + E - D(t0), where E sums up the lags, at t0, of those
+that were eligible with later deadlines then and have left since. Each such lag is < 1, and their sum less D(t0) is no more than what the
+others are ahead, <= 1 each: E - D(t0) <= n / 2, with n competitors. So lag = w (V(t) - d) + r <= 1 + n w / (2 W): whatever joins and leaves.
+
+That is against V. Against the fluid share of those that compete, since it joined, a competitor is moreover behind by what it owed then (<= 1)
+and by w / W for each that left owing, and once more for what stood when it joined (D <= 1: who leaves by itself owes no more than it ran
+since it was picked); and ahead by w / W for each that joined owing, and for each that left by w / W of that one's lag. Over both levels: let
+M bound the VM's distance, and p be the vCPU's part of its VM. Then the vCPU's own distance within the VM grows by M (p at first + p now + the
+sum of p's changes). krait/sched_bounds.py counts all this, tests/sched/test_simulated.py holds it.
 
 Several CPUs share the one queue: whoever is due first among all runs where a CPU is free. Queues of one CPU each would have to
 be balanced by weight, and bound a lag by how often that is done; here it is bounded by the order itself, and one lock is held
@@ -193,8 +206,7 @@ def _serve(tree: FairTree, share: Share, ticks: u64) -> None:
     """Service makes its virtual time go on, and the average by its part."""
     gone = _virtual(min(ticks, MOST_CHARGED), share.weight)
     share.virtual_time = wrap_u64(share.virtual_time + gone)
-    tree.rest += gone * share.weight
-    _carry(tree)
+    _advance(tree, gone * share.weight)
     rest = _virtual(quantum.ticks >> REST_SHIFT, share.weight)
     if not fair_tree.before(wrap_u64(share.virtual_time + rest), share.deadline):
         share.deadline = wrap_u64(share.virtual_time + _virtual(quantum.ticks, share.weight))
@@ -219,8 +231,7 @@ def _join(tree: FairTree, share: Share, weight: u64) -> None:
     share.virtual_time = wrap_u64(tree.average + ahead)
     share.deadline = wrap_u64(share.virtual_time + request)
     tree.weight += weight
-    tree.rest += ahead * weight
-    _carry(tree)
+    _advance(tree, ahead * weight)
 
 
 def _leave(tree: FairTree, share: Share) -> None:
@@ -228,20 +239,20 @@ def _leave(tree: FairTree, share: Share) -> None:
     if tree.weight == 0:
         tree.average = share.virtual_time
         tree.rest = 0
-        return
-    if fair_tree.before(tree.average, share.virtual_time):
-        debt: u64 = wrap_u64(share.virtual_time - tree.average) * share.weight
-        back: u64 = 0
-        if debt > tree.rest:
-            back = (debt - tree.rest + tree.weight - 1) // tree.weight
-        tree.average = wrap_u64(tree.average - back)
-        tree.rest = tree.rest + back * tree.weight - debt
+        tree.debt = 0
+    elif fair_tree.before(tree.average, share.virtual_time):
+        tree.debt += wrap_u64(share.virtual_time - tree.average) * share.weight
+        _advance(tree, 0)
     else:
-        tree.rest += wrap_u64(tree.average - share.virtual_time) * share.weight
-    _carry(tree)
+        _advance(tree, wrap_u64(tree.average - share.virtual_time) * share.weight)
 
 
-def _carry(tree: FairTree) -> None:
+def _advance(tree: FairTree, amount: u64) -> None:
+    """The average goes on by amount / weight, less what pays the debts of those that left."""
+    tree.rest += amount
+    paid = min(tree.rest, tree.debt)
+    tree.debt -= paid
+    tree.rest -= paid
     tree.average = wrap_u64(tree.average + tree.rest // tree.weight)
     tree.rest = tree.rest % tree.weight
 
@@ -264,6 +275,9 @@ def _forget_lags() -> None:
 
 
 def _even(tree: FairTree, share: Share) -> None:
+    """One of them all: they are made even one after the other."""
+    tree.rest = 0
+    tree.debt = 0
     share.virtual_time = tree.average
     share.deadline = wrap_u64(share.virtual_time + _virtual(quantum.ticks, share.weight))
 
@@ -351,6 +365,6 @@ def _reweigh(tree: FairTree, share: Share, weight: u64) -> None:
         tree.rest += lag - distance * weight
         share.virtual_time = wrap_u64(tree.average - distance)
     share.deadline = wrap_u64(share.virtual_time + request)
-    _carry(tree)
+    _advance(tree, 0)
     if queued:
         fair_tree.insert(tree, share)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypervisor.sched import eevdf
 from hypervisor.sched.policy import Policy
 from krait import sched_sim
 from krait.sched_sim import Machine, Member, Outcome, Simulation, gamer, sleeper, spin
@@ -15,7 +16,6 @@ from krait.sched_worlds import QUANTUM, Compiled, Interpreted, World
 WEIGHT = st.integers(1, 1 << 20)
 LIKELY = st.integers(10, 1000)
 SLACK = 1e-3  # ticks are whole, virtual time is rounded down
-ROUND = 1 / 32  # eevdf.REST_SHIFT: a request ends that early
 
 Behaviours = st.one_of(
     st.just(("spin", 0, 0)),
@@ -101,13 +101,66 @@ def test_two_steady_levels_lag_is_at_most_two_quanta(vms: list[tuple[int, list[i
     assert max(run(machine, quanta=300).lag_most) <= 2 + SLACK
 
 
+Flat = st.lists(st.tuples(Behaviours, LIKELY, st.integers(0, 30 * QUANTUM)), min_size=1, max_size=12)
+Nested = st.lists(st.tuples(LIKELY, st.lists(st.tuples(Behaviours, LIKELY, st.integers(0, 30 * QUANTUM)), min_size=1, max_size=5)),
+                  min_size=1, max_size=6)  # fmt: skip
+
+
+def flat(vms: list[tuple[tuple[str, int, int], int, int]]) -> Machine:
+    return Machine([(weight, [Member(behaviour(*what, seed), 100, begins)]) for seed, (what, weight, begins) in enumerate(vms)])
+
+
+def nested(vms: list[tuple[int, list[tuple[tuple[str, int, int], int, int]]]]) -> Machine:
+    return Machine([(weight, [Member(behaviour(*what, seed), inner, begins) for seed, (what, inner, begins) in enumerate(members)])
+                    for weight, members in vms])  # fmt: skip
+
+
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(Behaviours, LIKELY, st.integers(0, 30 * QUANTUM)), min_size=1, max_size=12))
-def test_joins_and_leaves_stay_within_the_stated_bound(vms: list[tuple[tuple[str, int, int], int, int]]) -> None:
+@given(Flat)
+def test_joins_and_leaves_stay_within_the_proven_bound(vms: list[tuple[tuple[str, int, int], int, int]]) -> None:
     """One level: the bound of eevdf's docstring, which the simulator keeps for each vCPU while it competes."""
-    machine = Machine([(weight, [Member(behaviour(*what, seed), 100, begins)])
-                       for seed, (what, weight, begins) in enumerate(vms)])  # fmt: skip
-    assert run(machine, quanta=400).over_bound <= ROUND + SLACK
+    assert run(flat(vms), quanta=400).over_bound <= SLACK
+
+
+@settings(deadline=None, max_examples=40)
+@given(Nested)
+def test_joins_and_leaves_at_both_levels_stay_within_the_proven_bound(vms: list[tuple[int, list[tuple[tuple[str, int, int], int, int]]]]) -> None:
+    assert run(nested(vms), quanta=300).over_bound <= SLACK
+
+
+class Watched(Interpreted):
+    """Looks, at each pick, whether each competitor is within its level's bound against the virtual time."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(Policy.EEVDF, machine.shapes, machine.cpus)
+        self.most, self.least = len(self.vms), {number: 1 << 62 for number in range(len(self.vms))}
+        self.greatest = 0.0
+
+    def pick(self, cpu: int, now: int) -> int | None:
+        tree = eevdf.state.vms
+        at_least, total = float("-inf"), 0.0
+        for number, vm in enumerate(self.vms):
+            if not vm.competitors:
+                self.least[number] = 1 << 62
+                continue
+            self.least[number] = min(self.least[number], tree.weight)
+            distance = (tree.average - vm.share.virtual_time + (1 << 63)) % (1 << 64) - (1 << 63)
+            lag = distance * vm.share.weight / (QUANTUM << eevdf.UNIT_SHIFT)
+            assert -1 - SLACK <= lag <= 1 + self.most / 2 * vm.share.weight / self.least[number] + SLACK
+            at_least, total = max(at_least, lag), total + lag
+            self.greatest = max(self.greatest, lag)
+        assert at_least == float("-inf") or at_least >= -SLACK and total >= -SLACK, "nobody is eligible"
+        return super().pick(cpu, now)
+
+
+@settings(deadline=None, max_examples=40)
+@given(Flat)
+def test_whatever_joins_and_leaves_lag_against_virtual_time_has_a_bound_of_its_own(vms: list[tuple[tuple[str, int, int], int, int]]) -> None:
+    """It does not grow with the number of joins and leaves."""
+    machine = flat(vms)
+    world = Watched(machine)
+    Simulation(world, machine).run(400 * QUANTUM)
+    assert world.greatest <= 2, "as measured"
 
 
 @settings(deadline=None, max_examples=40)
