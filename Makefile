@@ -2,8 +2,9 @@
 # make run     build, boot under QEMU, show two PV guests and two Linux guests side by side
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
 # make long    the decoder against iced-x86 over 12 million instructions, ten million broken virtio rings, fifty power cuts,
-#              twelve million random hypercalls, a million IPIs, timer expiries and disk requests; outputs:
-#              tests/*/long.txt; power_cuts.txt, interrupt_storm.txt, many_requests.txt in qemu_tests/
+#              twelve million random hypercalls, a million IPIs, timer expiries and disk requests, shares of sixteen guests,
+#              losses beside each stressor; outputs: tests/*/long.txt; power_cuts.txt, interrupt_storm.txt, many_requests.txt,
+#              fair_shares.txt, isolation.txt in qemu_tests/
 # make setup   packages and Python environment (what scripts/setup does)
 # make clean   forget everything built; keeps .venv and downloads
 
@@ -38,7 +39,11 @@ test: check all
 long: env
 	PYTHONPATH=.:build .venv/bin/python -m tests.decoder.compare $(DECODED) > tests/decoder/long.txt
 	cat tests/decoder/long.txt
-	KRAIT_LONG=1 .venv/bin/pytest qemu_tests/test_fair_shares.py -rP
+	KRAIT_LONG=1 .venv/bin/pytest qemu_tests/test_fair_shares.py -rP > out/fair_shares.log
+	grep -E "^(shares|64 VMs):" out/fair_shares.log > qemu_tests/fair_shares.txt
+	cat qemu_tests/fair_shares.txt
+	$(KRAIT) bench isolation > qemu_tests/isolation.txt
+	cat qemu_tests/isolation.txt
 	PYTHONPATH=.:build .venv/bin/python -m tests.virtio.broken_rings $(RINGS) > tests/virtio/long.txt
 	cat tests/virtio/long.txt
 	.venv/bin/python -m qemu_tests.power_cuts $(CUTS) > qemu_tests/power_cuts.txt

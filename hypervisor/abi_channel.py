@@ -32,7 +32,7 @@ class FrameKind(IntEnum):
     EVENT = 10  # to the host, EventRecord
     LOG = 11  # to the host, LogRecord
     REFUSED = 12  # to the host, Refused: a frame of yours was taken for nothing
-    TRACE = 13  # to the host: scheduling events (docs/scheduling.md)
+    TRACE = 13  # to the host: a piece of a trace; stream: abi_trace.TracePart
 
 
 FRAME_KINDS: Final = 14

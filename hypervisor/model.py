@@ -182,6 +182,7 @@ class Vcpu:
     waiting: bool
     running: bool
     host_cpu: u32  # policy.py: it runs on, or ran on last
+    traced: u32  # sched/trace.py: the latest trace that tells of it
     picked_at: u64  # host TSC
     parked: bool  # runnable, but its VM has used up its cap (sched/cap.py)
     waiting_since: u64  # host TSC; 0: it does not wait for a CPU
@@ -199,6 +200,7 @@ class Vcpu:
     moving: Vcpu | None  # next in the list of those that change the policy
     run_queue_index: u32
     cpu_time: u64  # TSC ticks charged
+    unbilled: u64  # TSC ticks that served it and will be charged with the next (sched/account.py)
     entered_at: u64
     timer: Timer
     timer_held: bool  # its VM is paused, and the timer was armed
@@ -260,6 +262,7 @@ class Vm:
     kind: u32
     weight: u32
     cpus: u32  # one bit for each host CPU that it may run on; 0: all
+    traced: u32  # sched/trace.py: the latest trace that tells of it
     reserved: u32  # percent of a CPU that it is to get at least, if it wants it
     cap: Cap
     share: Share  # eevdf: among the VMs

@@ -14,7 +14,7 @@ from hypervisor.memory import frames, ledger, ledger_check
 from hypervisor.memory.ledger import KIND_NAMES, KINDS
 from hypervisor.sched.cpus import host
 
-COMMANDS: Final = 27
+COMMANDS: Final = 28
 LOG_LINES: Final = 24  # what `log` shows unless a number is given
 
 
@@ -141,6 +141,7 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
     "pin",
     "policy",
     "shares",
+    "trace",
     "clock",
     "stamps",
     "ledger",
@@ -170,6 +171,7 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "pin NAME CPUS",
     "policy [NAME]",
     "shares [reset]",
+    "trace [on|off]",
     "clock",
     "stamps on|off",
     "ledger",
@@ -199,6 +201,7 @@ MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "bind a VM to CPUs such as 0,2-3; all: let it go",
     "who runs next: the policies, or another one",
     "CPU time of each VM, since boot or since the last reset",
+    "record what the scheduler does, for `krait trace`",
     "time since boot by TSC and HPET",
     "the time before each line of a guest",
     "check every frame of memory",
@@ -228,6 +231,7 @@ ACTIONS: Final = (
     operator_scheduling.pin,
     operator_scheduling.policy_,
     operator_scheduling.shares,
+    operator_scheduling.trace_,
     clock_commands.clock_,
     clock_commands.stamps,
     check,

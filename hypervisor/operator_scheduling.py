@@ -1,15 +1,19 @@
-"""Commands of the prompt about CPU time: weight, cap, reserve, pin, policy, shares; operator_commands.py lists them."""
+"""Commands of the prompt about CPU time: weight, cap, reserve, pin, policy, shares, trace; operator_commands.py lists them."""
 from typing import Annotated, Final
 
-from hypervisor import clock, text, vm
+from hypervisor import clock, text, trace_rings, vm
 from hypervisor.arch_x86.intrinsics import load_u8
+from hypervisor.channel.state import link
 from hypervisor.console import refuse, say
+from hypervisor.cpu import owe
 from hypervisor.lang import char_at, struct, text_at, u32, u64
-from hypervisor.model import MAX_CPUS, MAX_VMS, Vm
+from hypervisor.model import MAX_CPUS, MAX_VMS, WORK_CHANNEL, Vm
 from hypervisor.operator_vm_commands import cpu_ticks, named
-from hypervisor.sched import account, cpus, limits, policy, wake
+from hypervisor.sched import account, cpus, fresh_start, limits, policy, wake
 from hypervisor.sched.cpus import host
+from hypervisor.sched.trace import trace
 from hypervisor.status import Status
+from hypervisor.trace_rings import sending
 
 COMMA: Final = 44
 MINUS: Final = 45
@@ -160,6 +164,46 @@ def policy_(arguments: u64) -> None:
             say(f"policy {policy.POLICY_NAMES[i]}")
             return
     refuse(f"no such policy: {text_at(arguments)}; `policy` lists them")
+
+
+def trace_(arguments: u64) -> None:
+    """trace [on|off]"""
+    text.cut_word(arguments)
+    if text.same(text_at(arguments), "on"):
+        begin_trace()
+    elif text.same(text_at(arguments), "off"):
+        if trace.rings[0].place == 0 or sending.due:
+            refuse("no trace was begun")
+            return
+        trace.on = False
+        sending.due = True
+        sending.begun = False
+        owe(WORK_CHANNEL)
+        say_trace()
+    elif text.is_empty(text_at(arguments)):
+        say_trace()
+    else:
+        refuse("trace [on|off]")
+
+
+def begin_trace() -> None:
+    """Unless one is on its way already, or nobody could take it."""
+    if trace.on or sending.due:
+        refuse("the last trace is not done with")
+    elif not link.connected:
+        refuse("there is no host on the channel to take a trace")
+    elif not trace_rings.take():
+        refuse("not enough memory for a trace")
+    else:
+        fresh_start.begin(vm.table.vms, account.charge_running(), clock.tsc_khz())
+        wake.ask(cpus.present())
+        say_trace()
+
+
+def say_trace() -> None:
+    """One line."""
+    state: str = "on" if trace.on else "full" if trace.header.full != 0 else "off"
+    say(f"  trace {trace.header.session}: {state}, {trace.header.records} records")
 
 
 def refused(machine: Vm, percent: u32, reserved: u32, set_: u32) -> bool:

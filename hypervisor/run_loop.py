@@ -122,12 +122,14 @@ def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:
 def run_timers(cpu: Cpu) -> None:
     """All timers that are due, each at the expense of the vCPU that it serves."""
     since = account.begin(cpu)
+    served: Vcpu | None = None
     timer = timers.expire(cpu)
     while timer is not None:
         run_timer(cpu, timer)
-        since = account.end(cpu, since, timer.vcpu)
+        served = timer.vcpu
+        since = account.end(cpu, since, served)
         timer = timers.expire(cpu)
-    account.end(cpu, since, None)
+    account.end(cpu, since, served)
 
 
 def run_timer(cpu: Cpu, timer: Timer) -> None:
@@ -170,7 +172,7 @@ def reschedule(cpu: Cpu) -> None:
     if changed and previous is not None:
         leave(cpu, previous)
     cpu.vcpu = vcpu
-    wake.ask(policy.stranded())
+    wake.ask(policy.stranded(now))
     if vcpu is None:
         timers.cancel(cpu.slice)
         if cpu.reap.heap_index != 0:
@@ -208,7 +210,7 @@ def put_back(vcpu: Vcpu, now: u64) -> None:
     if may_run(vcpu):
         policy.requeue(vcpu, now)
     else:
-        policy.dequeue(vcpu)
+        policy.dequeue(vcpu, now)
     owner = vcpu.vm
     assert owner is not None
     wake.await_refill(owner)

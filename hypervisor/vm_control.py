@@ -35,7 +35,7 @@ def pause(machine: Vm) -> Status:
             if vcpu.on_cpu:
                 kick.owe_to_its(vcpu, WORK_RESCHED)  # it leaves when it has been charged
             else:
-                policy.dequeue(vcpu)
+                policy.dequeue(vcpu, machine.paused_at)
     log.info(f"vm '{vm.name(machine)}' paused")
     events.happened(machine, EventKind.PAUSED, 0, "")
     return Status.OK

@@ -25,9 +25,9 @@ STRESSORS = {"cpu": "spin", "memory": "memory", "fork bomb": "bomb", "disk": "di
 LINUX_BOOT_MS = 2200
 """Guest time in which a Linux guest is at its shell, for each that boots: the jobs begin then."""
 
-LOOPS = 30_000_000
+LOOPS = 60_000_000
 SECONDS = 3600.0
-JOB = re.compile(r"^\[(pv|linux)\] job: ([0-9]+)\s*$", re.MULTILINE)
+JOB = re.compile(r"\[(pv|linux)\] job: ([0-9]+)\r")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 
 from krait import bench as benchmarks
-from krait import bench_disk, bench_isolation, bench_linux, bench_paths, cli_guests
+from krait import bench_disk, bench_isolation, bench_linux, bench_paths, cli_guests, cli_trace
 from krait import doctor as environment
 from krait import images, linux_image, paths, relay, running, sched_bench
 from krait.config import ConsoleKind, Protocol
@@ -129,6 +129,7 @@ app.command("list")(cli_guests.list_)
 app.command("top")(cli_guests.top_)
 app.command()(cli_guests.console)
 app.command()(cli_guests.command)
+app.add_typer(cli_trace.app, name="trace")
 
 
 @app.command()
@@ -203,6 +204,7 @@ def _show_policies(report: sched_bench.Report) -> None:
         print(f"  {'policy':<13}" + "".join(f"{f'{size} vCPUs':>11}" for size in next(iter(table.values()))))
         for name, counts in table.items():
             print(f"  {name:<13}" + "".join(f"{count:>11}" for count in counts.values()))
+    print(f"  {'eevdf, traced':<13}" + "".join(f"{count:>11}" for count in report.instructions_per_traced_switch.values()))
     print(f"\npicture: {paths.shown(Path(report.picture))}")
 
 

@@ -11,6 +11,9 @@ from krait.outcome import ExitCode, KraitError
 from krait.screen import Screen
 from krait.switchboard import CONTROL, Record
 
+TRACE_SECONDS = 600.0
+"""How long a trace may take to come over: Bochs sends 350 records a second."""
+
 ANSWER_SECONDS = 30.0
 """How long a machine may take to answer: Bochs sends 11 KiB a second."""
 
@@ -33,6 +36,13 @@ class Remote:
         """A record for each VM."""
         return list(self._ask({"query": "vms"})["records"])
 
+    def trace(self, session: int) -> bytes:
+        """The file of a trace that was begun and has ended. It may take a while to come over."""
+        self._socket.settimeout(TRACE_SECONDS)
+        data = bytes.fromhex(self._ask({"trace": session})["trace"])
+        self._socket.settimeout(ANSWER_SECONDS)
+        return data
+
     def host(self) -> Record:
         """The machine's record."""
         found: Record = self._ask({"query": "host"})["records"][0]
@@ -45,7 +55,7 @@ class Remote:
         except OSError as error:
             raise KraitError(f"the machine of {self.process} does not answer: {error}", ExitCode.FAILED) from error
         answer: dict[str, Any] = json.loads(line) if line else {}
-        if "records" not in answer or (answer["refused"] and "query" in request):
+        if "records" not in answer or (answer["refused"] and "command" not in request):
             raise KraitError(f"the machine of {self.process} has ended", ExitCode.FAILED)
         return answer
 

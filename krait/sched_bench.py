@@ -21,6 +21,7 @@ PROMISED_PICK = 1500
 """Upper bound of one switch of EEVDF among 256 vCPUs, in instructions."""
 
 LINE = re.compile(r"^pick ([a-z-]+) (\d+) (\d+) (\d+)$", re.MULTILINE)
+TRACED_LINE = re.compile(r"^traced [a-z-]+ (\d+) (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Report:
     rows: list[Row]
     instructions_per_pick: dict[str, dict[int, int]]
     instructions_per_switch: dict[str, dict[int, int]]
+    instructions_per_traced_switch: dict[int, int]
+    """Of the default policy, while a trace is recorded."""
     picture: str
 
 
@@ -64,15 +67,15 @@ def run() -> Report:
                                 done.switches, done.moves, round(done.idle / (machine.cpus * SECONDS * 1000 * QUANTUM), 4),
                                 round(done.service[0] / sum(done.service), 4)))  # fmt: skip
         with progress.stage("instructions per switch"):
-            picks, switches = _instructions()
-        report = Report(SECONDS, rows, picks, switches, str(out / "policies.png"))
+            picks, switches, traced = _instructions()
+        report = Report(SECONDS, rows, picks, switches, traced, str(out / "policies.png"))
         (out / "policies.json").write_text(json.dumps(asdict(report)))
         with progress.stage("picture"):
             sched_plot.draw(report, out / "policies.png")
     return report
 
 
-def _instructions() -> tuple[dict[str, dict[int, int]], dict[str, dict[int, int]]]:
+def _instructions() -> tuple[dict[str, dict[int, int]], dict[str, dict[int, int]], dict[int, int]]:
     if str(paths.ROOT / "build") not in sys.path:
         sys.path.insert(0, str(paths.ROOT / "build"))
     import make_image
@@ -90,6 +93,6 @@ def _instructions() -> tuple[dict[str, dict[int, int]], dict[str, dict[int, int]
     for name, vcpus, pick, switch in LINE.findall(said):
         picks.setdefault(name, {})[int(vcpus)] = int(pick)
         switches.setdefault(name, {})[int(vcpus)] = int(switch)
-    if set(picks) != set(policy.POLICY_NAMES):
+    if set(picks) != set(policy.POLICY_NAMES) or not TRACED_LINE.search(said):
         raise KraitError(f"the bench image printed no numbers for all policies:\n{said}")
-    return picks, switches
+    return picks, switches, {int(vcpus): int(switch) for vcpus, switch in TRACED_LINE.findall(said)}

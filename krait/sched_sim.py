@@ -136,7 +136,7 @@ class Simulation:
                 for cpu in range(self.machine.cpus):
                     if ask >> cpu & 1:
                         self._switch(cpu)
-                ask = self.world.stranded()
+                ask = self.world.stranded(self.now)
             refills = [(at, vm) for vm in self.machine.limits if (at := self.world.refill_at(vm)) is not None]
             wake = self.wakes[0][0] if self.wakes else until
             self._pass(max(self.now, min(until, wake, *self.ends, *(at for at, _ in refills))))
@@ -200,7 +200,7 @@ class Simulation:
         if task.left > 0:
             self.world.requeue(number, self.now)
             return
-        self.world.dequeue(number)
+        self.world.dequeue(number, self.now)
         self._compete(number, False)
         heapq.heappush(self.wakes, (self.now + task.pause, number))
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from hypervisor.lang import address, clear
 from hypervisor.model import Vcpu, Vm
-from hypervisor.sched import bvt, cap, cpus, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride
+from hypervisor.sched import bvt, cap, cpus, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, trace
 from krait import paths
 
 QUANTUM = 1_000_000
@@ -23,6 +23,7 @@ STATES: dict[str, Any] = {
     "run_queue.queue": run_queue.queue, "fair_tree.priorities": fair_tree.priorities, "eevdf.state": eevdf.state,
     "round_robin.state": round_robin.state, "stride.state": stride.state, "lottery.state": lottery.state,
     "bvt.state": bvt.state, "credit.state": credit.state, "policy.current": policy.current, "cpus.host": cpus.host,
+    "trace.trace": trace.trace,
 }  # fmt: skip
 """What the policies keep between calls, by name below hypervisor.sched; a new policy adds its own."""
 
@@ -33,10 +34,10 @@ class World(Protocol):
     def pick(self, cpu: int, now: int) -> int | None: ...
     def enqueue(self, vcpu: int, now: int) -> int: ...
     def requeue(self, vcpu: int, now: int) -> None: ...
-    def dequeue(self, vcpu: int) -> None: ...
+    def dequeue(self, vcpu: int, now: int) -> None: ...
     def charge(self, vcpu: int, ticks: int, now: int) -> None: ...
     def slice_of(self, vcpu: int, now: int) -> int: ...
-    def stranded(self) -> int: ...
+    def stranded(self, now: int) -> int: ...
     def refill(self, vm: int, now: int) -> int: ...
     def refill_at(self, vm: int) -> int | None: ...
 
@@ -87,8 +88,8 @@ class Interpreted:
     def requeue(self, vcpu: int, now: int) -> None:
         policy.requeue(self.vcpus[vcpu], now)
 
-    def dequeue(self, vcpu: int) -> None:
-        policy.dequeue(self.vcpus[vcpu])
+    def dequeue(self, vcpu: int, now: int) -> None:
+        policy.dequeue(self.vcpus[vcpu], now)
 
     def charge(self, vcpu: int, ticks: int, now: int) -> None:
         policy.charge(self.vcpus[vcpu], ticks, now)
@@ -96,8 +97,8 @@ class Interpreted:
     def slice_of(self, vcpu: int, now: int) -> int:
         return policy.slice_of(self.vcpus[vcpu], now)
 
-    def stranded(self) -> int:
-        return policy.stranded()
+    def stranded(self, now: int) -> int:
+        return policy.stranded(now)
 
     def refill(self, vm: int, now: int) -> int:
         return policy.refill(self.vms[vm], now)
@@ -145,8 +146,8 @@ class Compiled:
     def requeue(self, vcpu: int, now: int) -> None:
         self._calls["requeue"](self.vcpus[vcpu], now)
 
-    def dequeue(self, vcpu: int) -> None:
-        self._calls["dequeue"](self.vcpus[vcpu])
+    def dequeue(self, vcpu: int, now: int) -> None:
+        self._calls["dequeue"](self.vcpus[vcpu], now)
 
     def charge(self, vcpu: int, ticks: int, now: int) -> None:
         self._calls["charge"](self.vcpus[vcpu], ticks, now)
@@ -154,8 +155,8 @@ class Compiled:
     def slice_of(self, vcpu: int, now: int) -> int:
         return int(self._calls["slice_of"](self.vcpus[vcpu], now))
 
-    def stranded(self) -> int:
-        return int(self._calls["stranded"]())
+    def stranded(self, now: int) -> int:
+        return int(self._calls["stranded"](now))
 
     def refill(self, vm: int, now: int) -> int:
         return int(self._calls["refill"](self.vms[vm], now))

@@ -29,6 +29,8 @@ from hypervisor.sched.policy import POLICY_NAMES
 from krait import channel, paths
 from krait.channel import Frame
 from krait.emulator import receive
+from krait.trace import Collector
+from krait.trace import file_of as trace_file
 
 HISTORY_BYTES = 64 * 1024
 """What a newcomer on a console sees of the past."""
@@ -141,6 +143,8 @@ class Switchboard:
         self._selector = selectors.DefaultSelector()
         self._control = listen(folder / CONTROL)
         self._followers: list[Peer] = []
+        self._trace = Collector()
+        self._trace_wanted: dict[int, Future[bytes]] = {}
         self._ended = False
         self._asking = threading.Lock()
         self._deaf = False
@@ -161,6 +165,12 @@ class Switchboard:
     def host(self, timeout: float | None = 60.0) -> Record:
         """The machine's record."""
         return self._query(QueryKind.HOST).result(timeout).records[0]
+
+    def trace(self, session: int) -> "Future[bytes]":
+        """The file of a trace that has been begun, once it has ended and come over (krait/trace.py). ConnectionError: the machine has ended."""
+        wanted = self._trace_wanted.setdefault(session, Future())
+        self._ring()
+        return wanted
 
     def close(self) -> None:
         """End the thread; consoles and requests end with it."""
@@ -223,6 +233,8 @@ class Switchboard:
         with self._asking:
             self._deaf = True
         self._bell_rings_for_last()
+        for wanted in self._trace_wanted.values():
+            wanted.set_exception(ConnectionError("the machine has ended"))
         for request in self._requests.values():
             request.future.set_exception(ConnectionError("the machine has ended"))
         self._selector.close()
@@ -247,6 +259,12 @@ class Switchboard:
         if not self._line.send(channel.encode(frame)):
             self._ended = True
 
+    def _hand_out_trace(self) -> None:
+        finished = self._trace.finished
+        if finished is not None and finished[0] in self._trace_wanted:
+            names = {console.handle: console.name for console in self.consoles.values()}
+            self._trace_wanted.pop(finished[0]).set_result(trace_file(finished[1], names, finished[2]))
+
     def _bell_rings(self) -> None:
         self._bell.recv(4096)
         while not self._asked.empty():
@@ -254,6 +272,7 @@ class Switchboard:
             if request is not None:
                 self._requests[frame.stream] = request
             self._send(frame)
+        self._hand_out_trace()
 
     # From the hypervisor.
 
@@ -295,6 +314,9 @@ class Switchboard:
                 record = channel.decode(abi.LogRecord, frame.payload)
                 self._tell({"log": {"number": frame.stream, "us": record["us"], "level": log.LEVEL_NAMES[record["level"]],
                                     "text": record["text"]}})  # fmt: skip
+            case FrameKind.TRACE:
+                self._trace.take(frame)
+                self._hand_out_trace()
             case FrameKind.REFUSED:
                 self._refused(frame)
             case _:
@@ -444,6 +466,9 @@ class Switchboard:
         if request.get("follow"):
             self._followers.append(peer)
             return
+        if "trace" in request:
+            self.trace(int(request["trace"])).add_done_callback(lambda done: peer.send(_trace_line(done)))
+            return
         if "command" in request:
             future = self._ask(FrameKind.COMMAND, str(request["command"]).encode("ascii", "replace"))
         else:
@@ -456,6 +481,12 @@ class Switchboard:
             peer.send(json.dumps(message).encode() + b"\n")
 
         future.add_done_callback(answered)
+
+
+def _trace_line(done: "Future[bytes]") -> bytes:
+    error = done.exception()
+    data = b"" if error is not None else done.result()
+    return json.dumps({"records": [], "trace": data.hex(), "refused": error is not None, "text": "" if error is None else str(error)}).encode() + b"\n"
 
 
 def _file_name(handle: int, name: str) -> str:

@@ -1,6 +1,7 @@
 """Sixteen guests that spin: what they count themselves, and what they are charged, against the ideal share."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,8 +22,17 @@ def guests(weights: list[int]) -> list[dict[str, str | int]]:
             for number, weight in enumerate(weights)]  # fmt: skip
 
 
-def jain(values: list[int]) -> float:
+def jain(values: Sequence[float]) -> float:
     return sum(values) ** 2 / (len(values) * sum(value**2 for value in values))
+
+
+def per_weight(values: list[int], weights: list[int]) -> list[float]:
+    return [value / weight for value, weight in zip(values, weights)]
+
+
+def off(values: list[int], weights: list[int]) -> float:
+    """The greatest part by which one differs from its share of all."""
+    return max(abs(value * sum(weights) / (sum(values) * weight) - 1) for value, weight in zip(values, weights))
 
 
 QUICK = (("svm", 1, UNEQUAL), ("vtx", 1, EQUAL), ("svm", 2, EQUAL), ("vtx", 2, UNEQUAL))
@@ -63,9 +73,10 @@ def test_sixteen_spinning_guests_get_their_shares(machine: Machine, boot: Boot, 
         assert counts[f"g{number}"] == pytest.approx(due, rel=0.01 if exact else 0.3)
     if weights is EQUAL:
         assert jain(charged) >= 0.9999 and (not exact or jain(list(counts.values())) >= 0.9999)
-    most = max(abs(used * sum(weights) / (sum(charged) * weight) - 1) for used, weight in zip(charged, weights))
-    print(f"{machine.emulator}, {cpus} CPU: charged time is off by {most:.2%} at most, "
-          f"Jain {jain([used * 100 // weight for used, weight in zip(charged, weights)]):.6f}")
+    counted_all = [counts[f"g{number}"] for number in range(len(weights))]
+    print(f"shares: {machine.emulator}, {cpus} CPU, {'equal' if weights is EQUAL else '1:2:4:8'}: off by at most {off(charged, weights):.2%} charged, "
+          f"{off(counted_all, weights):.2%} counted by the guests{'' if exact else ' (no measure here: docs/scheduling.md)'}; Jain {jain(per_weight(charged, weights)):.6f} and "
+          f"{jain(per_weight(counted_all, weights)):.6f}")  # fmt: skip
     console.send_line("poweroff")
     console.wait_end()
 
@@ -85,5 +96,6 @@ def test_sixty_four_vms(machine: Machine, boot: Boot) -> None:
     charged = [int(console.expect(rf"  g{number} +100 +(\d+) ")[1]) for number in range(63)]
     for used in charged:
         assert used == pytest.approx(sum(charged) / 63, rel=0.05)
+    print(f"64 VMs: off by at most {off(charged, [1] * 63):.2%} charged after {sum(charged) // 1000} ms of CPU")
     console.send_line("poweroff")
     console.wait_end()

@@ -88,11 +88,11 @@ def storm_exits() -> None:
 
 
 def flood_calls() -> None:
-    """A good call, one that there is not, and one that makes the hypervisor choose again."""
+    """A good call, one that there is not, and one with an argument that is refused."""
     while True:
         hypercall.call0(Hypercall.VERSION)
         hypercall.call(NO_CALL, 0, 0, 0)
-        hypercall.yield_cpu()
+        hypercall.call1(Hypercall.WAKE, NO_CALL)
 
 
 def storm_ipis() -> None:

@@ -17,7 +17,7 @@ from hypervisor.block.model import (SECTOR_SHIFT, TRANSFERS_A_DISK, Completion, 
 from hypervisor.console import say
 from hypervisor.drivers import driver
 from hypervisor.lang import struct, u32, u64
-from hypervisor.model import WORK_DISK, Cpu
+from hypervisor.model import WORK_DISK, Cpu, Vcpu
 from hypervisor.sched import account
 from hypervisor.status import Status
 from hypervisor.timers import NEVER
@@ -52,6 +52,7 @@ class Turn:
 
     cpu: Cpu | None
     since: u64  # host TSC from which on nobody has been charged for it
+    served: Vcpu | None  # who was last
 
 
 choice: Final = Choice()
@@ -60,10 +61,11 @@ under_way: Final = Turn()
 
 def turn(cpu: Cpu) -> u64:
     """Take in what has ended and start what may start, a bounded part; the rest is owed. Each transfer is paid for by the VM that it
-    serves; answers the host TSC from which on nobody was charged."""
+    serves, the rest by the last of them; answers the host TSC up to which all is paid."""
     now: u64 = clock.now()
     under_way.cpu = cpu
     under_way.since = now
+    under_way.served = None
     ended: u32 = 0
     spent: u64 = 0
     look_at: u64 = NEVER
@@ -90,7 +92,7 @@ def turn(cpu: Cpu) -> u64:
         cpu.work |= WORK_DISK
     elif look_at != NEVER and (disks.timer.heap_index == 0 or look_at < disks.timer.deadline):
         timers.arm(cpu, disks.timer, look_at)
-    return under_way.since
+    return account.end(cpu, under_way.since, under_way.served)
 
 
 def served(disk: VirtualDisk) -> None:
@@ -98,7 +100,8 @@ def served(disk: VirtualDisk) -> None:
     cpu = under_way.cpu
     vm = disk.vm
     if cpu is not None and vm is not None:
-        under_way.since = account.end(cpu, under_way.since, vm.vcpus[0])
+        under_way.served = vm.vcpus[0]
+        under_way.since = account.end(cpu, under_way.since, under_way.served)
 
 
 def choose_polling(host: HostDisk, now: u64) -> u64:

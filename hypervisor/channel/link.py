@@ -6,9 +6,10 @@ What comes is checked as a guest's: bytes that are no frame are skipped, frames 
 """
 from typing import Final
 
-from hypervisor import console, guest_console, log, operator_commands, vm
+from hypervisor import console, guest_console, log, operator_commands, trace_rings, vm
 from hypervisor.abi_channel import (CHANNEL_VERSION, PAYLOAD_MOST, WANT_CONSOLES, WANT_EVENTS, WANT_LOG, Credit, End, EventRecord,
                                     FrameHeader, FrameKind, Hello, HostRecord, LogRecord, Query, QueryKind, Refusal, Refused, VmRecord)
+from hypervisor.abi_trace import RECORDS_A_FRAME, TraceHeader, TracePart, TraceRecord
 from hypervisor.arch_x86 import serial
 from hypervisor.arch_x86.intrinsics import load_u8
 from hypervisor.arch_x86.serial import com2
@@ -17,6 +18,8 @@ from hypervisor.channel.state import COMMAND_BYTES, link
 from hypervisor.cpu import owe
 from hypervisor.lang import address, at, clear, sizeof, u8, u32, u64, wrap_u32
 from hypervisor.model import CONSOLE_OUTPUT_BYTES, MAX_VMS, WORK_CHANNEL, Cpu, Vm
+from hypervisor.sched.trace import trace
+from hypervisor.trace_rings import sending
 from hypervisor.virtio import service
 
 BYTES_A_POLL: Final = 600  # received ones; a whole frame has fewer
@@ -188,7 +191,7 @@ def send_next() -> bool:
         refused.kind = link.refusal_kind
         send(FrameKind.REFUSED, link.refusal_stream, address(refused), sizeof(Refused))
         return True
-    return send_log() or send_event() or send_answer() or send_console()
+    return send_log() or send_event() or send_answer() or send_console() or send_trace()
 
 
 def send_hello() -> None:
@@ -289,8 +292,28 @@ def send_console_of(machine: Vm) -> bool:
     return True
 
 
+def send_trace() -> bool:
+    """The next piece of a trace that has ended: header, records, header."""
+    if not sending.due:
+        return False
+    part = TracePart.RECORDS if sending.begun else TracePart.HEADER
+    if sending.begun:
+        for ring in trace.rings:
+            count: u32 = min(ring.written - ring.sent, RECORDS_A_FRAME)
+            if count != 0:
+                send(FrameKind.TRACE, part, ring.place + ring.sent * sizeof(TraceRecord), count * sizeof(TraceRecord))
+                ring.sent += count
+                return True
+        part = TracePart.END
+        sending.due = False
+        trace_rings.give_back()
+    sending.begun = True
+    send(FrameKind.TRACE, part, address(trace.header), sizeof(TraceHeader))
+    return True
+
+
 def send(kind: FrameKind, stream: u32, place: u64, length: u64) -> None:
-    """One frame into the UART's ring, which has room: poll asks before. For other senders (TRACE): see docs/channel.md."""
+    """One frame into the UART's ring, which has room: poll asks before.."""
     assert length <= PAYLOAD_MOST
     header = FrameHeader()
     frames.fill_header(header, kind, stream, u32(length))

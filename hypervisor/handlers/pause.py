@@ -6,11 +6,11 @@ from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.cpu import owe
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.model import WORK_RESCHED, Vcpu
-from hypervisor.sched import policy
+from hypervisor.sched import yielding
 
 
 def handle(vcpu: Vcpu, exit: VmExit) -> Outcome:
     """Without a sibling that waits it spins on: its time is its own."""
-    if policy.yield_to_sibling(vcpu):
+    if yielding.yield_to_sibling(vcpu):
         owe(WORK_RESCHED)
     return Outcome.SKIP

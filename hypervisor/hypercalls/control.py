@@ -13,7 +13,7 @@ from hypervisor.hypercalls.answer import error, not_pinned, result
 from hypervisor.lang import address, array, sizeof, text_at, u8, u32, u64
 from hypervisor.memory import guest_memory
 from hypervisor.model import WORK_INJECT, WORK_RESCHED, Vcpu, VmState
-from hypervisor.sched import policy
+from hypervisor.sched import yielding
 from hypervisor.status import Status
 
 VERSION_AND_FEATURES: Final[u64] = ABI_VERSION | (FEATURE_CONSOLE | FEATURE_EVENTS | FEATURE_MEMORY) << 32
@@ -47,7 +47,7 @@ def events_setup(vcpu: Vcpu) -> Outcome:
 
 def yield_cpu(vcpu: Vcpu) -> Outcome:
     """Let another vCPU run first."""
-    policy.yield_to_others(vcpu)
+    yielding.yield_to_others(vcpu)
     owe(WORK_RESCHED)
     return result(vcpu, 0)
 

@@ -22,7 +22,7 @@ from hypervisor.handlers.outcome import Outcome
 from hypervisor.hypercalls.answer import result
 from hypervisor.lang import u32, u64, wrap_u64
 from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState
-from hypervisor.sched import policy
+from hypervisor.sched import yielding
 from hypervisor.sched.wake import wake
 
 EPERM: Final = 1
@@ -109,5 +109,5 @@ def send_ipi(vcpu: Vcpu) -> Outcome:
 def yield_to(vcpu: Vcpu, apic_id: u64) -> None:
     """Give way, once, if that vCPU could run and does not."""
     wanted = other(vcpu, apic_id)
-    if wanted is not None and policy.yield_to(vcpu, wanted):
+    if wanted is not None and yielding.yield_to(vcpu, wanted):
         owe(WORK_RESCHED)

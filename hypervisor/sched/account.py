@@ -35,16 +35,21 @@ def begin(cpu: Cpu) -> u64:
 
 
 def end(cpu: Cpu, since: u64, served: Vcpu | None) -> u64:
-    """It served that vCPU, or None: nobody. Answers now. If time has been charged meanwhile, the rest counts."""
+    """It served that vCPU, or None: nobody. Answers now. If time has been charged meanwhile, the rest counts. What charging itself takes
+    is put on the next bill."""
     now: u64 = clock.now()
     running = cpu.vcpu
     begun: u64 = since
     if running is not None:
         begun = max(begun, running.entered_at)
-        running.entered_at = max(running.entered_at, now)
     ticks: u64 = now - min(begun, now)
+    after: u64 = now
     if served is None:
         cpu.overhead_ticks += ticks
     else:
-        policy.charge(served, ticks, now)
-    return now
+        policy.charge(served, ticks + served.unbilled, now)
+        after = clock.now()
+        served.unbilled = after - now
+    if running is not None:
+        running.entered_at = max(running.entered_at, after)
+    return after

@@ -6,10 +6,12 @@ to everyone can be said (water.py) and kept.
 """
 from typing import Annotated, Final
 
+from hypervisor.abi_trace import TraceKind
 from hypervisor.lang import u32, u64
 from hypervisor.model import MAX_VMS, Vm, VmState
 from hypervisor.sched import cap, cpus, policy
 from hypervisor.sched.cpus import host
+from hypervisor.sched.trace import note, trace
 
 PERCENT: Final = 100
 RESERVABLE: Final = 90  # percent of each CPU
@@ -38,6 +40,7 @@ def problem(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, percent: u32, rese
 
 def set_cap(vm: Vm, percent: u32, period_ticks: u64, now: u64) -> None:
     """Change the cap of a VM; `problem` has none."""
+    policy.told(TraceKind.CAP, vm, now, period_ticks, percent)
     policy.leave_all(vm)
     cap.set_cap(vm, percent, period_ticks, now)
     policy.rejoin(now)
@@ -45,6 +48,7 @@ def set_cap(vm: Vm, percent: u32, period_ticks: u64, now: u64) -> None:
 
 def set_reservation(vm: Vm, percent: u32, now: u64) -> None:
     """Change the reservation of a VM; `problem` has none."""
+    policy.told(TraceKind.RESERVE, vm, now, percent, 0)
     policy.leave_all(vm)
     vm.reserved = percent
     policy.rejoin(now)
@@ -52,6 +56,7 @@ def set_reservation(vm: Vm, percent: u32, now: u64) -> None:
 
 def set_cpus(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, set_: u32, now: u64) -> None:
     """Bind a VM to CPUs, 0: to none; `problem` has none. Whoever runs elsewhere leaves when its CPU picks next."""
+    policy.told(TraceKind.CPUS, vm, now, set_, 0)
     policy.everyone_leaves()
     vm.cpus = 0 if set_ == cpus.present() else set_
     host.pinned = False
@@ -61,6 +66,16 @@ def set_cpus(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, set_: u32, now: u
     if vm.cpus != 0:
         host.pinned = True
     policy.rejoin(now)
+
+
+def bind_new(now: u64) -> None:
+    """A VM that is bound to CPUs is being made: who waits is put in order by CPU, if that was not so before."""
+    if not host.pinned:
+        if trace.on:
+            note(TraceKind.CPUS, None, 0, now, 0, 0)
+        policy.everyone_leaves()
+        host.pinned = True
+        policy.rejoin(now)
 
 
 def _counts(vm: Vm) -> bool:

@@ -14,11 +14,13 @@ policy. Under the hypervisor lock; all running vCPUs have been charged up to `no
 from enum import IntEnum
 from typing import Annotated, Final
 
+from hypervisor.abi_trace import TraceKind
 from hypervisor.lang import struct, u32, u64
 from hypervisor.model import MAX_CPUS, Vcpu, Vm
 from hypervisor.sched import bvt, cap, cpus, credit, eevdf, lottery, round_robin, stride
 from hypervisor.sched.cpus import host
 from hypervisor.sched.quantum import quantum
+from hypervisor.sched.trace import meet, note, trace
 from hypervisor.status import Status
 
 WEIGHT_MIN: Final = 1
@@ -79,6 +81,8 @@ def select(policy: u32, now: u64) -> Status:
     everyone_leaves()
     current.policy = policy
     rejoin(now)
+    if trace.on:
+        note(TraceKind.SELECT, None, 0, now, policy, 0)
     return Status.OK
 
 
@@ -86,6 +90,7 @@ def set_weight(vm: Vm, weight: u32, now: u64) -> Status:
     """Change the share of a VM; its vCPUs leave and join again, who runs at its next turn. BAD_ARGUMENT: out of range."""
     if weight < WEIGHT_MIN or weight > WEIGHT_MAX:
         return Status.BAD_ARGUMENT
+    told(TraceKind.WEIGHT, vm, now, weight, 0)
     leave_all(vm)
     vm.weight = weight
     for member in vm.vcpus:
@@ -93,6 +98,14 @@ def set_weight(vm: Vm, weight: u32, now: u64) -> Status:
             member.weight = weight
     rejoin(now)
     return Status.OK
+
+
+def told(kind: TraceKind, vm: Vm, now: u64, value: u64, answer: u32) -> None:
+    """Something of a VM is about to be changed, or asked: for the trace, if one is recorded."""
+    first = vm.vcpus[0]
+    if trace.on and first is not None:
+        meet(first, now)
+        note(kind, first, 0, now, value, answer)
 
 
 def everyone_leaves() -> None:
@@ -122,12 +135,21 @@ def rejoin(now: u64) -> None:
     vcpu = current.moving
     while vcpu is not None:
         current.moving = vcpu.moving
-        enqueue(vcpu, now)
+        _enqueue(vcpu, now)
         vcpu = current.moving
 
 
 def enqueue(vcpu: Vcpu, now: u64) -> u32:
     """It has become runnable. Answers the CPUs that are to pick now, one bit each."""
+    if trace.on:
+        meet(vcpu, now)
+    ask = _enqueue(vcpu, now)
+    if trace.on:
+        note(TraceKind.ENQUEUE, vcpu, vcpu.host_cpu, now, 0, ask)
+    return ask
+
+
+def _enqueue(vcpu: Vcpu, now: u64) -> u32:
     assert not vcpu.competing and not vcpu.parked
     if _park(vcpu, now):
         return 0
@@ -139,6 +161,8 @@ def enqueue(vcpu: Vcpu, now: u64) -> u32:
 
 def requeue(vcpu: Vcpu, now: u64) -> None:
     """It was running and still could; `pick` follows."""
+    if trace.on:
+        note(TraceKind.REQUEUE, vcpu, vcpu.host_cpu, now, 0, 0)
     cpu = vcpu.host_cpu
     yielding = current.yielding[cpu]
     gives_way = yielding is not None and yielding == vcpu
@@ -158,8 +182,10 @@ def requeue(vcpu: Vcpu, now: u64) -> None:
     current.yielding[cpu] = vcpu if gives_way else None
 
 
-def dequeue(vcpu: Vcpu) -> None:
+def dequeue(vcpu: Vcpu, now: u64) -> None:
     """It competes no more, having waited or run; one that does not may be given."""
+    if trace.on and (vcpu.competing or vcpu.parked or vcpu.running):
+        note(TraceKind.DEQUEUE, vcpu, vcpu.host_cpu, now, 0, 0)
     _leave(vcpu)
     vcpu.parked = False
     vcpu.waiting_since = 0
@@ -169,6 +195,13 @@ def dequeue(vcpu: Vcpu) -> None:
 
 def pick(cpu: u32, now: u64) -> Vcpu | None:
     """Take the next one to run on this CPU out of those that wait."""
+    vcpu = _pick(cpu, now)
+    if trace.on:
+        note(TraceKind.PICK, vcpu, cpu, now, 0, 0)
+    return vcpu
+
+
+def _pick(cpu: u32, now: u64) -> Vcpu | None:
     current.asked = current.asked & ~cpus.bit(cpu)
     vcpu = current.favoured[cpu]
     current.favoured[cpu] = None
@@ -198,41 +231,15 @@ def pick(cpu: u32, now: u64) -> Vcpu | None:
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
     """It has used the CPU, itself or the hypervisor on its behalf, for the `ticks` before `now`."""
+    if trace.on:
+        meet(vcpu, now)
+        note(TraceKind.CHARGE, vcpu, vcpu.host_cpu, now, ticks, 0)
     vcpu.cpu_time += ticks
     vm = vcpu.vm
     assert vm is not None
     cap.charge(vm, ticks, now)
     if vcpu.competing:
         CHARGE[current.policy](vcpu, ticks, now)
-
-
-def yield_to_others(vcpu: Vcpu) -> None:
-    """It runs and gives way: whoever waits comes first."""
-    if vcpu.competing and current.waiting != 0:
-        current.yielding[vcpu.host_cpu] = vcpu
-
-
-def yield_to(vcpu: Vcpu, other: Vcpu) -> bool:
-    """It runs, and lets a sibling that waits have its CPU, at their VM's expense. False: that one does not wait, or may not run there."""
-    if not vcpu.competing or not other.waiting or not cpus.may_run_on(other, vcpu.host_cpu):
-        return False
-    current.yielding[vcpu.host_cpu] = vcpu
-    current.favoured[vcpu.host_cpu] = other
-    return True
-
-
-def yield_to_sibling(vcpu: Vcpu) -> bool:
-    """It runs and spins: let one of its VM have its CPU, the one that has waited longest. False: none waits."""
-    vm = vcpu.vm
-    assert vm is not None
-    longest: Vcpu | None = None
-    since: u64 = UNLIMITED
-    for index in range(vm.vcpu_count):
-        member = vm.vcpus[index]
-        if member is not None and member.waiting and member.waiting_since < since:
-            longest = member
-            since = member.waiting_since
-    return longest is not None and yield_to(vcpu, longest)
 
 
 def slice_of(vcpu: Vcpu, now: u64) -> u64:
@@ -249,6 +256,8 @@ def slice_of(vcpu: Vcpu, now: u64) -> u64:
         current.unlimited |= bit
     else:
         current.unlimited = current.unlimited & ~bit
+    if trace.on:
+        note(TraceKind.SLICE, vcpu, vcpu.host_cpu, now, ticks, 0)
     return ticks
 
 
@@ -260,24 +269,29 @@ def contended() -> bool:
 def refill(vm: Vm, now: u64) -> u32:
     """A period of its cap begins: those that have been kept out compete again. Answers the CPUs that are to pick now."""
     ask: u32 = 0
+    told(TraceKind.REFILL, vm, now, 0, 0)
     cap.refill(vm, now)
     if not cap.exhausted(vm):
         for member in vm.vcpus:
             if member is not None and member.parked:
                 member.parked = False
-                ask |= enqueue(member, now)
+                ask |= _enqueue(member, now)
     return ask
 
 
-def stranded() -> u32:
+def stranded(now: u64) -> u32:
     """Idle CPUs for which somebody waits: they are to pick now. Only where VMs are bound to CPUs can there be any."""
     ask: u32 = 0
+    idle = False
     if current.waiting != 0:
         for cpu in range(host.count):
-            if host.running[cpu] is None and not cpus.has(current.asked, u32(cpu)) and (
-                    CHOOSE[current.policy](u32(cpu)) is not None):
-                ask |= cpus.bit(u32(cpu))
+            if host.running[cpu] is None and not cpus.has(current.asked, u32(cpu)):
+                idle = True
+                if CHOOSE[current.policy](u32(cpu)) is not None:
+                    ask |= cpus.bit(u32(cpu))
         current.asked |= ask
+    if trace.on and idle:
+        note(TraceKind.STRANDED, None, 0, now, 0, ask)
     return ask
 
 

@@ -34,7 +34,7 @@ def sleep(vcpu: Vcpu, state: VcpuState) -> None:
     if vcpu.on_cpu:
         kick.owe_to_its(vcpu, WORK_RESCHED)  # it leaves when it has been charged
     else:
-        policy.dequeue(vcpu)
+        policy.dequeue(vcpu, clock.now())
 
 
 def ask(asked: u32) -> None:

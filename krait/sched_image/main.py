@@ -1,10 +1,13 @@
-"""Counts the instructions of a pick and of a whole switch, for each policy and for 2 to 256 vCPUs, and prints them on port 0xE9."""
+"""Counts the instructions of a pick and of a whole switch, for each policy and for 2 to 256 vCPUs, and prints them on port 0xE9; for
+the default policy once more while a trace is recorded."""
 from typing import Annotated, Final
 
+from hypervisor.abi_trace import TraceRecord
 from hypervisor.arch_x86.intrinsics import outb, rdtsc
-from hypervisor.lang import array, char_at, struct, u32, u64
+from hypervisor.lang import address, array, char_at, struct, u32, u64
 from hypervisor.model import Vcpu, Vm
 from hypervisor.sched import policy
+from hypervisor.sched.trace import RING_RECORDS, begin, trace
 
 MOST: Final = 256
 VCPUS_PER_VM: Final = 4
@@ -14,6 +17,7 @@ SIZES: Final[Annotated[list[u32], 4]] = [2, 16, 64, 256]
 
 vms: Final[Annotated[list[Vm], 64]] = array(Vm, 64)
 vcpus: Final[Annotated[list[Vcpu], MOST]] = array(Vcpu, MOST)
+ring: Final[Annotated[list[TraceRecord], RING_RECORDS]] = array(TraceRecord, RING_RECORDS)
 
 
 @struct
@@ -58,7 +62,7 @@ def measure(count: u32, cost: Cost) -> None:
         policy.slice_of(running, now)
         cost.switch += rdtsc() - begun
     for i in range(count):
-        policy.dequeue(vcpus[i])
+        policy.dequeue(vcpus[i], now)
     cost.pick = cost.pick // DECISIONS
     cost.switch = cost.switch // DECISIONS
 
@@ -72,4 +76,11 @@ def main() -> None:
         for count in SIZES:
             measure(count, cost)
             say(f"pick {policy.POLICY_NAMES[which]} {count} {cost.pick} {cost.switch}\n")
+    trace.rings[0].place = address(ring)
+    policy.select(0, 0)
+    for count in SIZES:
+        begin(0, 1, QUANTUM, 0)
+        measure(count, cost)
+        assert trace.on, "the ring is large enough"
+        say(f"traced {policy.POLICY_NAMES[0]} {count} {cost.switch}\n")
     outb(0xF4, 0)

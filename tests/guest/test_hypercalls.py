@@ -194,7 +194,7 @@ def test_yield_lets_the_other_run_first(guest: Guest, which: policy.Policy) -> N
     assert policy.pick(0, 0) == other
     policy.charge(other, 5_000_000, 5_000_000)
     policy.requeue(other, 0)
-    policy.dequeue(other)
+    policy.dequeue(other, 0)
     policy.enqueue(guest.vcpu, 0)
     assert policy.pick(0, 0) == guest.vcpu
     policy.enqueue(other, 0)
@@ -202,7 +202,7 @@ def test_yield_lets_the_other_run_first(guest: Guest, which: policy.Policy) -> N
     assert guest.result(Hypercall.YIELD) == 0
     policy.requeue(guest.vcpu, 0)
     assert policy.pick(0, 0) == other
-    policy.dequeue(other)
+    policy.dequeue(other, 0)
     assert policy.pick(0, 0) == guest.vcpu
     assert policy.select(policy.Policy.EEVDF, 0) == Status.OK
 

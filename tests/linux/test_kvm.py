@@ -12,7 +12,7 @@ from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import offsetof, sizeof
 from hypervisor.model import WORK_RESCHED, WORK_TLB, Vcpu, VcpuState
 from hypervisor.msrs import MsrValue
-from hypervisor.sched import policy
+from hypervisor.sched import yielding
 from hypervisor.steal_time import StealTime
 from tests.linux.stock import PAGES, Stock
 
@@ -180,7 +180,7 @@ def test_yielding_asks_the_policy(stock: Stock, monkeypatch: pytest.MonkeyPatch)
         asked.append(wanted.index)
         return answers.pop()
 
-    monkeypatch.setattr(policy, "yield_to", yield_to)
+    monkeypatch.setattr(yielding, "yield_to", yield_to)
     cpus[0].work = 0
     for expected in (False, True):
         assert call(stock, SCHED_YIELD, rbx=0) == call(stock, SCHED_YIELD, rbx=7) == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hypervisor.lang import clear
 from hypervisor.sched import cpus as cpu_sets
-from hypervisor.sched import policy, water
+from hypervisor.sched import water, yielding
 from hypervisor.sched.policy import Policy
 from krait import fluid, sched_sim
 from krait.sched_sim import Limits, Machine, Member, Outcome, Simulation, sleeper, spin
@@ -68,7 +68,7 @@ def test_two_cpus_yield_at_once(which: Policy) -> None:
         for vcpu in (1, 2, 4, 5):
             world.enqueue(vcpu, 0)
         for cpu in range(2):
-            assert policy.yield_to(world.vcpus[3 * cpu], world.vcpus[3 * cpu + 2])
+            assert yielding.yield_to(world.vcpus[3 * cpu], world.vcpus[3 * cpu + 2])
         for cpu in (first, second):
             world.requeue(3 * cpu, QUANTUM)
             assert world.pick(cpu, QUANTUM) == 3 * cpu + 2
@@ -82,7 +82,7 @@ def test_a_pick_elsewhere_does_not_end_a_yield(which: Policy) -> None:
         world.enqueue(cpu, 0)
         assert world.pick(cpu, 0) == cpu
     world.enqueue(2, 0)
-    policy.yield_to_others(world.vcpus[0])
+    yielding.yield_to_others(world.vcpus[0])
     world.charge(1, QUANTUM, QUANTUM)
     world.requeue(1, QUANTUM)
     running = world.pick(1, QUANTUM)

@@ -117,7 +117,7 @@ def test_limits_change_while_vcpus_wait_and_run(which: policy.Policy) -> None:
     if which is policy.Policy.EEVDF:
         assert sum(vcpu.cpu_time for vcpu in vcpus[4:]) - sum(before[4:]) >= 598 * MS
     for vcpu in vcpus:
-        policy.dequeue(vcpu)
+        policy.dequeue(vcpu, now)
     assert not policy.contended() and all(running is None for running in host.running)
 
 
@@ -134,7 +134,7 @@ def test_steal_time_is_what_a_vcpu_waits() -> None:
     policy.charge(first, MS, MS + 10)
     policy.requeue(first, MS + 10)
     assert policy.pick(0, MS + 10) == second and second.steal_ticks == MS
-    policy.dequeue(second)
+    policy.dequeue(second, MS + 10)
     assert policy.pick(0, MS + 60) == first and first.steal_ticks == 50
 
 

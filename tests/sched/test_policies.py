@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hypervisor.lang import clear
 from hypervisor.model import FairTree, Share, Vcpu, VcpuState, Vm, VmState
-from hypervisor.sched import bvt, cpus, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, wake
+from hypervisor.sched import bvt, cpus, credit, eevdf, fair_tree, lottery, policy, round_robin, run_queue, stride, wake, yielding
 from hypervisor.sched.policy import Policy
 from hypervisor.status import Status
 
@@ -100,7 +100,7 @@ def test_weights_count(which: Policy) -> None:
 def test_a_sleeper_gains_no_claim(which: Policy) -> None:
     assert policy.select(which, clock) == Status.OK
     made = vcpus(100, 100)
-    policy.dequeue(made[1])
+    policy.dequeue(made[1], clock)
     run(1000)
     policy.enqueue(made[1], clock)
     assert 9 <= run(20).count(1) <= 13
@@ -128,7 +128,7 @@ def test_policy_changes_while_vcpus_wait_and_one_runs(before: Policy, after: Pol
     for vcpu, time in zip(made, had):
         if after is not Policy.LOTTERY:
             assert vcpu.cpu_time - time == pytest.approx(sum(v.cpu_time for v in made) / 3 - sum(had) / 3, rel=0.2)
-        policy.dequeue(vcpu)
+        policy.dequeue(vcpu, clock)
     assert not policy.contended() and policy.pick(0, clock) is None
 
 
@@ -163,7 +163,7 @@ def test_yield_lets_the_others_first(which: Policy) -> None:
     running = policy.pick(0, clock)
     assert running is not None
     policy.charge(running, 1, clock + 1)
-    policy.yield_to_others(running)
+    yielding.yield_to_others(running)
     policy.requeue(running, clock)
     following = policy.pick(0, clock)
     assert following is not None and following.index != running.index
@@ -175,7 +175,7 @@ def test_yield_with_nobody_waiting_goes_on() -> None:
     made = vcpus(100)
     running = policy.pick(0, clock)
     assert running is not None
-    policy.yield_to_others(running)
+    yielding.yield_to_others(running)
     policy.requeue(running, clock)
     assert policy.pick(0, clock) == made[0]
 
@@ -202,7 +202,7 @@ def test_yield_prefers_a_sibling_when_nobody_else_waits() -> None:
         policy.enqueue(vcpu, clock)
     running = policy.pick(0, clock)
     assert running is not None
-    policy.yield_to_others(running)
+    yielding.yield_to_others(running)
     policy.requeue(running, clock)
     following = policy.pick(0, clock)
     assert following is not None and following != running
@@ -226,17 +226,17 @@ def test_a_spinning_vcpu_yields_to_the_sibling_that_waits_longest(which: Policy)
         policy.requeue(picked, at + 9)
         picked = policy.pick(0, at + 9)
     longest = trio[1] if trio[1].waiting_since <= trio[2].waiting_since else trio[2]
-    assert policy.yield_to_sibling(trio[0])
+    assert yielding.yield_to_sibling(trio[0])
     policy.requeue(trio[0], at + 10)
     following = policy.pick(0, at + 10)
     assert following is not None and following.waiting_since == 0 and following.running
     assert following == longest
     policy.requeue(following, at + 20)
     for vcpu in (*trio, other):
-        policy.dequeue(vcpu)
+        policy.dequeue(vcpu, clock)
     policy.enqueue(trio[0], at)
     assert policy.pick(0, at) == trio[0]
-    assert not policy.yield_to_sibling(trio[0]), "nobody waits for it"
+    assert not yielding.yield_to_sibling(trio[0]), "nobody waits for it"
 
 
 @settings(deadline=None, max_examples=200)
