@@ -105,11 +105,13 @@ def test_length_from_the_next_rip(vcpu: Vcpu, vmcb: Vmcb, code: int) -> None:
 
 @pytest.mark.parametrize("info, again", [
     (0x8000_0020, 0x8000_0020), (0x8000_0202, 0x8000_0202), (0x8000_0B0E | 6 << 32, 0x8000_0B0E),
-    (0x8000_0306, 0x8000_0306), (0x8000_0480, 0), (0x8000_0303, 0), (0x8000_0304, 0), (0x0000_0020, 0)])
+    (0x8000_0306, 0x8000_0306), (0x8000_0331, 0x8000_0031), (0x8000_0480, 0), (0x8000_0303, 0), (0x8000_0304, 0), (0x0000_0020, 0)])
 def test_interrupted_delivery(vcpu: Vcpu, vmcb: Vmcb, info: int, again: int) -> None:
     """Interrupts, NMIs and exceptions come again; INT n, INT3 and INTO are executed again by themselves."""
     vmcb.exit_int_info = info
+    vmcb.v_intr, vmcb.intercept_misc1 = 0x31 << 32 | 1 << 24 | 1 << 8, 0
     exit = decoded(vcpu, vmcb, 0x400, 6, 0x5000)
+    assert vmcb.v_intr & 1 << 8 == (0 if again >> 8 == 0x80_0000 else 1 << 8), "a virtual interrupt that is injected again is not pending too"
     assert vcpu.reinject == again and exit.idt_vectoring == 0
     assert (cpus[0].work & WORK_INJECT != 0) == (again != 0)
     if again & 0x800:

@@ -109,6 +109,22 @@ def test_window(vcpu: Vcpu, vmcb: Vmcb) -> None:
     assert (vmcb.v_intr, vmcb.intercept_misc1) == ((1 << 24) | 7, 3)
 
 
+def test_interrupts_are_virtual(vcpu: Vcpu, vmcb: Vmcb) -> None:
+    """An interrupt is injected with V_IRQ, once; a window for another lets it go by EVENTINJ; exceptions always do."""
+    masking, virtual = 1 << 24, (1 << 20) | (0xF << 16) | (1 << 8)
+    vmcb.v_intr, vmcb.intercept_misc1, vmcb.rflags = masking | 7, 3 | 16, 0x202
+    inject.inject(vcpu, 0x8000_0031, 0)
+    assert (vmcb.v_intr, vmcb.intercept_misc1, vmcb.event_injection) == (masking | virtual | 7 | 0x31 << 32, 3, 0)
+    assert not inject.can_inject(vcpu)
+    inject.request_window(vcpu, False)
+    assert vmcb.v_intr == masking | virtual | 7 | 0x31 << 32
+    inject.request_window(vcpu, True)
+    assert (vmcb.v_intr, vmcb.intercept_misc1, vmcb.event_injection) == (masking | virtual | 7, 3 | 16, 0x8000_0031)
+    vmcb.event_injection = 0
+    inject.inject(vcpu, 0x8000_0B0E, 6)
+    assert vmcb.event_injection == 0x8000_0B0E | 6 << 32
+
+
 def valid(vmcb: Vmcb) -> None:
     vmcb.guest_asid, vmcb.intercept_misc2, vmcb.efer, vmcb.cr0, vmcb.cr4 = 1, 1, 0x1D00, 0x8000_0011, 0x20
 

@@ -50,6 +50,7 @@ V_IRQ: Final[u64] = 1 << 8
 V_INTR_PRIO_MAX: Final[u64] = 0xF << 16
 V_IGN_TPR: Final[u64] = 1 << 20
 V_INTR_MASKING: Final[u64] = 1 << 24
+V_INTR_VECTOR_SHIFT: Final = 32
 
 INTERRUPT_SHADOW: Final = 1
 NP_ENABLE: Final = 1

@@ -1,17 +1,21 @@
 """#VMEXIT to VmExit (AMD APM vol. 2 rev. 3.42, 15.6-15.14, appendix C)."""
+from typing import Final
+
 from hypervisor.arch_x86.defs.svm import (
-    EVENT_ERROR_VALID, EVENT_TYPE_SHIFT, EVENT_TYPE_SOFTWARE, EVENT_VALID, IOIO_IN, IOIO_PORT_SHIFT, IOIO_REP,
-    IOIO_SIZE_MASK, IOIO_SIZE_SHIFT, IOIO_STR, MOV_CR_DECODED, NPF_FETCH, NPF_PAGE_WALK, NPF_WRITE)
+    EVENT_ERROR_VALID, EVENT_TYPE_EXCEPTION, EVENT_TYPE_INTR, EVENT_TYPE_SHIFT, EVENT_TYPE_SOFTWARE, EVENT_VALID, IOIO_IN,
+    IOIO_PORT_SHIFT, IOIO_REP, IOIO_SIZE_MASK, IOIO_SIZE_SHIFT, IOIO_STR, MOV_CR_DECODED, NPF_FETCH, NPF_PAGE_WALK, NPF_WRITE, V_IRQ)
 from hypervisor.arch_x86.defs import svm_exit
 from hypervisor.arch_x86.defs.cr import BP, DB, OF
 from hypervisor.arch_x86.defs.svm_exit import VMEXIT_CR15_WRITE, VMEXIT_INVALID, VMEXIT_INVALID_32
 from hypervisor.arch_x86.redelivery import deliver_again
-from hypervisor.arch_x86.svm import exit_table, nmi
+from hypervisor.arch_x86.svm import exit_table, inject, nmi
 from hypervisor.arch_x86.svm.init import host
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import REGISTER_UNKNOWN, Cause, VmExit
 from hypervisor.lang import at, u32, u64
 from hypervisor.model import Vcpu
+
+EXCEPTIONS: Final = 32  # vectors from here on are interrupts'
 
 
 def decode(vcpu: Vcpu, exit: VmExit) -> None:
@@ -64,11 +68,17 @@ def decode_more(vcpu: Vcpu, vmcb: Vmcb, code: u64, exit: VmExit) -> None:
 def decode_interrupted_delivery(vcpu: Vcpu, vmcb: Vmcb, exit: VmExit) -> None:
     """EXITINTINFO has the format of VT-x's IDT-vectoring information but for software exceptions.
 
-    INT n, INT3 and INTO are executed again, because RIP is still at the instruction: nothing is to be injected.
+    INT n, INT3 and INTO are executed again, because RIP is still at the instruction: nothing is to be injected. A virtual interrupt
+    is pending no more; QEMU 7.2 leaves it so, and calls it an exception.
     """
     info = vmcb.exit_int_info
     event_type: u64 = (info >> EVENT_TYPE_SHIFT) & 7
     vector: u64 = info & 0xFF
+    if event_type == EVENT_TYPE_EXCEPTION and vector >= EXCEPTIONS:
+        info = info & ~(7 << EVENT_TYPE_SHIFT)
+        event_type = EVENT_TYPE_INTR
+    if event_type == EVENT_TYPE_INTR and inject.on_its_way(vmcb):
+        vmcb.v_intr = vmcb.v_intr & ~V_IRQ
     if event_type == EVENT_TYPE_SOFTWARE or vector == BP or vector == OF:
         return
     exit.idt_vectoring = u32(info & (EVENT_VALID | EVENT_ERROR_VALID | (7 << EVENT_TYPE_SHIFT) | 0xFF))

@@ -4,7 +4,7 @@ Without virtual NMIs the hypervisor keeps count: IRET is intercepted while an NM
 moved on. If another NMI waits, that IRET is single-stepped, so that there is an exit behind it.
 """
 from hypervisor.arch_x86.defs.cr import DR6_BS, RFLAGS_TF
-from hypervisor.arch_x86.defs.svm import EVENT_VALID, INTERCEPT_IRET, INTERRUPT_SHADOW
+from hypervisor.arch_x86.defs.svm import EVENT_VALID, INTERCEPT_IRET, INTERRUPT_SHADOW, V_IRQ
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.lang import at, u32
 from hypervisor.model import Vcpu
@@ -21,6 +21,7 @@ def drop_events(vcpu: Vcpu) -> None:
     """INIT: no event is on its way in, no NMI is being handled."""
     vmcb = at(Vmcb, vcpu.backend_hva)
     vmcb.event_injection = 0
+    vmcb.v_intr = vmcb.v_intr & ~V_IRQ
     vmcb.interrupt_shadow = 0
     vcpu.nmi_masked = False
     vcpu.nmi_returns = False
