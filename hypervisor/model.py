@@ -280,6 +280,7 @@ class Vm:
     pressure_frames: u64  # asked for and not yet given
     unused_pages: u64  # pages whose state lets reclaim take their frame (paging/page_state.py)
     volatile_pages: u64
+    forgotten_pages: u64  # while the VM starts again: how far their states have been cleared
     reclaim_next: u64  # gfn at which paging/reclaim.py goes on looking
     page_state_hva: Hva  # one byte a guest frame (abi.PageState in bits 0-1, RELEASED bit 7)
     tsc_offset: u64

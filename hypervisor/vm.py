@@ -215,11 +215,11 @@ def reap_some() -> bool:
     if vm is None:
         return True
     if vm.state == VmState.REBOOTING:
-        if guest_memory.loading.vm is None and nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False):
+        if guest_memory.loading.vm is None and nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False) \
+                and page_state.forget_some(vm):
             destroy_vcpus(vm)
             devices.destroy(vm)
             board.destroy(vm)
-            page_state.forget_all(vm)
             vm.state = VmState.PAUSED
             vm.paused_at = 0
             table.emptied = vm

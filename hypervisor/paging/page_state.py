@@ -17,6 +17,7 @@ from hypervisor.model import Vm
 RELEASED: Final = 0x80  # the page has no frame because of a release or a reclaim
 STATE_MASK: Final = 0x03
 STATE_CHUNK: Final = 4096  # pages that one call changes at most
+FORGET_A_STEP: Final[u64] = 1 << 17  # pages whose bytes are cleared at once, 8 with each store
 
 
 def get(vm: Vm, gfn: Gfn) -> u8:
@@ -42,12 +43,19 @@ def _count(vm: Vm, value: u8, add: bool) -> None:
         vm.volatile_pages = vm.volatile_pages + 1 if add else vm.volatile_pages - 1
 
 
-def forget_all(vm: Vm) -> None:
-    """The VM starts again, and has said nothing yet."""
-    fill_memory(vm.page_state_hva, 0, vm.memory_bytes >> PAGE_SHIFT)
+def forget_some(vm: Vm) -> bool:
+    """The VM starts again, and has said nothing yet: a bounded part of that. True: nothing is left to forget."""
+    pages: u64 = vm.memory_bytes >> PAGE_SHIFT
+    part: u64 = min(pages - vm.forgotten_pages, FORGET_A_STEP)
+    fill_memory(Hva(vm.page_state_hva + vm.forgotten_pages), 0, part)
+    vm.forgotten_pages += part
+    if vm.forgotten_pages != pages:
+        return False
+    vm.forgotten_pages = 0
     vm.unused_pages = 0
     vm.volatile_pages = 0
     vm.pressure_frames = 0
+    return True
 
 
 def refused(vm: Vm, first: u64, count: u64) -> bool:

@@ -58,6 +58,7 @@ DISCARD_SECTORS: Final[u64] = 1 << 22
 HEADER_BYTES: Final = 16
 RANGE_BYTES: Final = 16
 ID_BYTES: Final = 20
+GIVEN_AT_ONCE: Final = 16  # frames, each below 1,000 instructions
 PARTS_MOST: Final = 2  # pieces of a chain of SEGMENTS that all cross a page
 BYTES_MOST: Final[u64] = MAX_REQUEST_SECTORS * SECTOR  # of data in one chain
 
@@ -199,13 +200,17 @@ def find_data(chain: Chain) -> None:
 
 
 def back(vm: Vm, vcpu: Vcpu | None, chain: Chain) -> Status:
-    """See that data (unless they are too long anyway) and status byte are backed by frames. WAIT, NO_MEMORY."""
+    """See that data (unless they are too long anyway) and status byte are backed by frames. NO_MEMORY; WAIT, after GIVEN_AT_ONCE
+    frames too: call again."""
+    before: u64 = vm.private_frames
     last = chain.segments[chain.count - 1]
     end = Gpa(last.gpa + last.length - 1)
     status = cursor.back_page(vm, vcpu, end)
     if status == Status.OK and work.bytes <= BYTES_MOST:
         copy(work.at, work.data)
         while status == Status.OK and cursor.step(work.at, chain):
+            if max(vm.private_frames, before) - before >= GIVEN_AT_ONCE:
+                return Status.WAIT
             status = cursor.back_page(vm, vcpu, work.at.gpa)
     if status == Status.OK:
         work.status = guest_memory.host_address(vm, end)
