@@ -163,6 +163,8 @@ class VmConfig:
 BUNDLE_DISKS_MEMBER: Final = "krait.disks"  # optional
 DISKS_MAGIC: Final[u64] = 0x3153_4B53_4944_4B00  # "\0KDISKS1"
 DISK_READ_ONLY: Final = 1  # DiskConfig.flags
+DISK_OVERLAY_STORED: Final = 2  # the overlay lies on the host disk,
+DISK_OVERLAY_KEPT: Final = 4  # and what an earlier run left there is used
 
 
 @struct
@@ -196,10 +198,11 @@ class DiskConfig:
     name: Annotated[list[u8], 24]
     host: Annotated[list[u8], 24]  # the host disk: its place (virtio0, ata1, nvme0), its serial number, or a RamDiskConfig's name
     partition: u32  # number of a GPT entry, from 1; 0: by range
-    reserved: u32
+    overlay_partition: u32  # where it is stored: likewise
     first: u64  # sectors of 512 bytes
     sectors: u64  # 0: to the end
-    overlay_bytes: u64  # most memory for what is written; the host disk is only read. 0: no overlay
+    overlay_bytes: u64  # most memory for what is written, or size of the range where it is stored; the rest is only read. 0: no overlay
+    overlay_first: u64  # of that range
     requests_a_second: u64  # 0: no limit
     bytes_a_second: u64
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor import bundle
-from hypervisor.abi import (ABI_VERSION, BUNDLE_DISKS_MEMBER, DISK_READ_ONLY, DISKS_MAGIC, DiskConfig, DisksHeader,
-                            RamDiskConfig)
+from hypervisor.abi import (ABI_VERSION, BUNDLE_DISKS_MEMBER, DISK_OVERLAY_KEPT, DISK_OVERLAY_STORED, DISK_READ_ONLY, DISKS_MAGIC,
+                            DiskConfig, DisksHeader, RamDiskConfig)
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Hpa, Hva, hva_of
-from hypervisor.block import host_disk, overlay, virtual_disk
+from hypervisor.block import host_disk, overlay, overlay_store, virtual_disk
 from hypervisor.block.model import DISK_NAME_BYTES, MAX_PARTITIONS, SECTOR_SHIFT, HostDisk, disks
 from hypervisor.bundle import Member
 from hypervisor.console import say
@@ -31,7 +31,17 @@ class Found:
     present: bool
 
 
+@struct
+class Range:
+    """Sectors of a host disk."""
+
+    first: u64
+    sectors: u64
+
+
 found: Final = Found()
+base: Final = Range()  # what `config` asks for, resolved
+stored: Final = Range()  # and where its overlay lies; no sectors: not on the disk
 config: Final = DiskConfig()  # the copies that are checked and used
 ram_config: Final = RamDiskConfig()
 
@@ -110,42 +120,66 @@ def attach(vm: Vm) -> str:
 
 
 def first_problem(host: HostDisk) -> str:
-    """What is wrong with `config` on this host disk, its range resolved; empty: nothing."""
-    if config.flags & ~DISK_READ_ONLY != 0:
+    """What is wrong with `config` on this host disk; empty: nothing, and `base` and `stored` are set."""
+    if config.flags & ~(DISK_READ_ONLY | DISK_OVERLAY_STORED | DISK_OVERLAY_KEPT) != 0:
         return "one of its disks has flags that are not known"
-    if config.partition != 0:
-        if config.partition > MAX_PARTITIONS or host.partitions[config.partition - 1].sectors == 0:
-            return "one of its disks is a partition that is not there"
-        config.first = host.partitions[config.partition - 1].first
-        config.sectors = host.partitions[config.partition - 1].sectors
-    if config.first >= host.sectors:
-        return "one of its disks begins beyond the host's disk"
-    if config.sectors == 0:
-        config.sectors = host.sectors - config.first
-    if config.sectors > host.sectors - config.first:
-        return "one of its disks reaches beyond the host's disk"
+    stores = config.flags & DISK_OVERLAY_STORED != 0
+    base.first = config.first
+    base.sectors = config.sectors
+    stored.first = config.overlay_first
+    stored.sectors = config.overlay_bytes >> SECTOR_SHIFT if stores else 0
+    problem = resolve(host, config.partition, base)
+    if char_at(problem, 0) == 0 and stores:
+        problem = resolve(host, config.overlay_partition, stored)
+    if char_at(problem, 0) != 0:
+        return problem
+    if stores and (host.read_only or meets(stored, base.first, base.sectors)):
+        return "the overlay of one of its disks cannot be written, or overlaps what it is for"
     if host.read_only and config.flags & DISK_READ_ONLY == 0 and config.overlay_bytes == 0:
         return "the host's disk of one of its disks can only be read"
     if config.requests_a_second > RATE_MOST or config.bytes_a_second > RATE_MOST or config.overlay_bytes > RATE_MOST:
         return "a limit of one of its disks is out of range"
-    writes = config.flags & DISK_READ_ONLY == 0 and config.overlay_bytes == 0
+    writes = config.flags & (DISK_READ_ONLY | DISK_OVERLAY_STORED) == 0 and config.overlay_bytes == 0
     for other in disks.virtual:
         if other is not None and other.host == host:
-            apart = config.first >= other.first + other.sectors or other.first >= config.first + config.sectors
-            if not apart and (writes or virtual_disk.writes_host(other)):
+            store = other.overlay.store
+            if meets(base, other.first, other.sectors) and (writes or virtual_disk.writes_host(other)) or meets(base, store.first, store.sectors) \
+                    or meets(stored, other.first, other.sectors) or meets(stored, store.first, store.sectors):
                 return "one of its disks overlaps another that is written"
     return ""
 
 
+def resolve(host: HostDisk, partition: u32, wanted: Range) -> str:
+    """Make a partition, or a range that may go to the end, sectors of this disk. What is wrong; empty: nothing."""
+    if partition != 0:
+        if partition > MAX_PARTITIONS or host.partitions[partition - 1].sectors == 0:
+            return "one of its disks is a partition that is not there"
+        wanted.first = host.partitions[partition - 1].first
+        wanted.sectors = host.partitions[partition - 1].sectors
+    if wanted.first >= host.sectors:
+        return "one of its disks begins beyond the host's disk"
+    if wanted.sectors == 0:
+        wanted.sectors = host.sectors - wanted.first
+    return "one of its disks reaches beyond the host's disk" if wanted.sectors > host.sectors - wanted.first else ""
+
+
+def meets(wanted: Range, first: u64, sectors: u64) -> bool:
+    """Do the two share a sector?"""
+    return wanted.sectors != 0 and sectors != 0 and wanted.first < first + sectors and first < wanted.first + wanted.sectors
+
+
 def make(vm: Vm, host: HostDisk) -> bool:
     """The disk of `config`, which has no problem."""
-    disk = virtual_disk.create(vm, host, config.first, config.sectors)
+    disk = virtual_disk.create(vm, host, base.first, base.sectors)
     if disk is None:
         return False
     copy(disk.name, config.name)
     disk.read_only = config.flags & DISK_READ_ONLY != 0
     disk.can_discard = host.can_discard and not disk.read_only
-    if config.overlay_bytes != 0 and not overlay.create(disk, config.overlay_bytes):
+    if stored.sectors != 0:
+        if not overlay_store.create(disk, stored.first, stored.sectors, config.flags & DISK_OVERLAY_KEPT != 0):
+            return False
+    elif config.overlay_bytes != 0 and not overlay.create(disk, config.overlay_bytes):
         return False
     disk.requests_limit.rate = config.requests_a_second
     disk.bytes_limit.rate = config.bytes_a_second

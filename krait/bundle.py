@@ -106,12 +106,16 @@ def _disk_config(vm: int, disk: VmDisk) -> bytes:
     config = abi.DiskConfig()
     config.vm = vm
     config.flags = abi.DISK_READ_ONLY if disk.read_only else 0
+    if disk.overlay_start is not None or disk.overlay_partition:
+        config.flags |= abi.DISK_OVERLAY_STORED | (abi.DISK_OVERLAY_KEPT if disk.keep else 0)
     put_text(config.name, disk.name)
     put_text(config.host, disk.disk)
     config.partition = disk.partition
     config.first = disk.start // SECTOR
     config.sectors = disk.size // SECTOR
     config.overlay_bytes = disk.overlay
+    config.overlay_first = (disk.overlay_start or 0) // SECTOR
+    config.overlay_partition = disk.overlay_partition
     config.requests_a_second = disk.requests_a_second
     config.bytes_a_second = disk.bytes_a_second
     return bytes_of(config)

@@ -182,7 +182,8 @@ MOST_CPUS = 255
 VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "console", "initrd", "modules", "disk",
            "cap", "cap_period", "reserve", "cpus")
 DISK_KEYS = ("name", "bus", "image", "size", "requests_per_second")
-VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "requests_per_second", "bytes_per_second")
+VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "overlay_start", "overlay_partition", "keep",
+                "requests_per_second", "bytes_per_second")  # fmt: skip
 
 
 def load(path: Path) -> Settings:
@@ -450,8 +451,14 @@ def _vm_disks(reader: _Reader, where: tuple[str | int, ...], value: object) -> t
         reader.unknown(at, table, VM_DISK_KEYS)
         if "partition" in table and ("start" in table or "size" in table):
             reader.refuse((*at, "partition"), "'partition' and 'start' or 'size' exclude each other")
-        if "read_only" in table and "overlay" in table:
+        if "read_only" in table and ("overlay" in table or "overlay_partition" in table):
             reader.refuse((*at, "overlay"), "'overlay' keeps what is written: the disk cannot be 'read_only' too")
+        if "overlay_partition" in table and ("overlay" in table or "overlay_start" in table):
+            reader.refuse((*at, "overlay_partition"), "'overlay_partition' and 'overlay' or 'overlay_start' exclude each other")
+        if "overlay_start" in table and "overlay" not in table:
+            reader.refuse((*at, "overlay_start"), "'overlay_start' needs 'overlay', its size")
+        if "keep" in table and not ("overlay_start" in table or "overlay_partition" in table):
+            reader.refuse((*at, "keep"), "'keep' needs an overlay on the disk: 'overlay_start' or 'overlay_partition'")
         disk = _disk_name(reader, at, table, "disk")
 
         def size(key: str) -> int:
@@ -465,6 +472,9 @@ def _vm_disks(reader: _Reader, where: tuple[str | int, ...], value: object) -> t
             size=size("size"),
             read_only=reader.flag((*at, "read_only"), table.get("read_only", False)),
             overlay=size("overlay"),
+            overlay_start=size("overlay_start") if "overlay_start" in table else None,
+            overlay_partition=reader.number((*at, "overlay_partition"), table.get("overlay_partition", 0), 0, 128),
+            keep=reader.flag((*at, "keep"), table.get("keep", False)),
             requests_a_second=reader.number((*at, "requests_per_second"), table.get("requests_per_second", 0), 0, 1 << 32),
             bytes_a_second=size("bytes_per_second"),
         ))  # fmt: skip

@@ -34,6 +34,11 @@ class VmDisk:
     size: int = 0
     read_only: bool = False
     overlay: int = 0
+    """Bytes: of memory, or of the same host disk from `overlay_start` on if that is not None, or `overlay_partition` of it."""
+    overlay_start: int | None = None
+    overlay_partition: int = 0
+    keep: bool = False
+    """What an earlier run wrote to the overlay on disk is there again."""
     requests_a_second: int = 0
     bytes_a_second: int = 0
 

@@ -24,7 +24,7 @@ def fill(host: HostDisk, disk: VirtualDisk, transfer: Transfer, most: u64) -> No
         head.all_started = head.started == head.sectors
     if not whole:
         disk.counts.split += 1
-    _serve(transfer, head)
+    serve(transfer, head)
     if head.all_started:
         unlink_head(disk)
         if whole and not head.alone and disk.overlay.root == 0 and transfer.segment_count != 0:
@@ -45,7 +45,7 @@ def _merge(host: HostDisk, disk: VirtualDisk, transfer: Transfer, last: Request)
         head.all_started = True
         end += head.sectors
         disk.counts.merged += 1
-        _serve(transfer, head)
+        serve(transfer, head)
         unlink_head(disk)
 
 
@@ -105,7 +105,8 @@ def _append(host: HostDisk, transfer: Transfer, hpa: Hpa, length: u64) -> bool:
     return True
 
 
-def _serve(transfer: Transfer, request: Request) -> None:
+def serve(transfer: Transfer, request: Request) -> None:
+    """The request is in flight as long as the transfer is."""
     transfer.requests[transfer.request_count] = request
     transfer.request_count += 1
     request.parts += 1

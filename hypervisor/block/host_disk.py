@@ -80,6 +80,7 @@ def take_transfer(host: HostDisk) -> Transfer:
     transfer.segment_count = 0
     transfer.request_count = 0
     transfer.tries = 0
+    transfer.own = False
     return transfer
 
 

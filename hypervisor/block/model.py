@@ -53,6 +53,16 @@ class Completion(IntEnum):
     KEPT = 3  # nobody is told: the owner looks whether `submitted` is False again, and gives the request back
 
 
+class StoreState(IntEnum):
+    """How far an overlay on the host disk is (overlay_store.py)."""
+
+    OPENING = 0  # what an earlier run left is looked for
+    READING = 1  # its map is read
+    RENEWING = 2  # it is made empty
+    OPEN = 3
+    FAILED = 4  # damaged, or a transfer of its own has failed: nothing of it is believed or promised
+
+
 @struct
 class Segment:
     """Physically contiguous memory, within one frame if it is a guest's."""
@@ -140,14 +150,38 @@ class VirtualDisk:
 
 
 @struct
-class Overlay:
-    """Sectors that were written since the base was made, in memory; root 0: none. overlay.py owns it."""
+class Store:
+    """Where an overlay keeps its blocks if that is not memory: a range of the host disk. overlay_store.py owns it."""
 
-    root: Hpa  # table of tables of frames, by 4 KiB block
-    most_frames: u64
+    first: u64  # sector of the host disk
+    sectors: u64
+    map_sectors: u64  # of one of the two copies of its map; 0: blocks are kept in memory
+    state: StoreState
+    at: u64  # OPENING to RENEWING: the next step
+    kept: bool  # what an earlier run left is to be used
+    buffers: Annotated[list[Hpa], 2]
+    stepping: bool  # a transfer of its own is in flight
+    writing: u32  # transfers of data to it that are in flight
+    next_slot: u64
+    dirty: u64  # map sectors that differ from what was written
+    dirty_from: u64  # none below this one
+    epoch: u64  # what was written in another one does not count
+    sequence: u64  # of the header
+    known: u64  # map sectors that the header vouches for
+    reached: u64  # map sectors that were written
+    header_due: bool
+
+
+@struct
+class Overlay:
+    """Sectors that were written since the base was made; root 0: none. overlay.py owns it."""
+
+    root: Hpa  # table of tables by 4 KiB block
+    most_frames: u64  # blocks
     frames: u64  # blocks held
     table_frames: u64
     forget: bool  # the operator's `undo`: drop all when the VM starts again
+    store: Store
 
 
 class DriverKind(IntEnum):
@@ -196,6 +230,7 @@ class Transfer:
     slot: u32  # its place among the host disk's transfers
     outcome: Outcome
     tries: u32
+    own: bool  # for an overlay's map; its only request waits for that
     deadline: u64  # host TSC
     segments: Annotated[list[Segment], MAX_SEGMENTS]
     requests: Annotated[list[Request | None], MERGED_MOST]

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor import clock, timers
-from hypervisor.block import completion, cutter, host_disk, limits, overlay, virtual_disk
+from hypervisor.block import completion, cutter, host_disk, limits, overlay, overlay_store, virtual_disk
 from hypervisor.block.host_disk import lowest_bit, release_transfer, take_transfer, transfer_of
 from hypervisor.block.model import (SECTOR_SHIFT, TRANSFERS_A_DISK, Completion, Direction, DiskState, HostDisk, Outcome, Request,
-                                    Transfer, VirtualDisk, disks)
+                                    StoreState, Transfer, VirtualDisk, disks)
+from hypervisor.block.overlay_store import Step
 from hypervisor.console import say
 from hypervisor.drivers import driver
 from hypervisor.lang import struct, u32, u64
@@ -148,6 +149,9 @@ def end_transfer(host: HostDisk, transfer: Transfer) -> None:
         assert request is not None
         disk = request.disk
         request.parts -= 1
+        disk = request.disk
+        if disk is not None and disk.overlay.store.map_sectors != 0:
+            overlay_store.ended(disk, transfer)
         if failed and transfer.request_count > 1 and request.completion != Completion.NOBODY:
             cutter.start_again(request)
             continue
@@ -220,7 +224,7 @@ def pick(host: HostDisk, now: u64) -> None:
         if disk is None or disk.outstanding == 0 or disk.host != host:
             continue
         competing += 1
-        if disk.queue is None:
+        if disk.queue is None or overlay_store.is_held_up(disk):
             continue
         ready_at = limits.ready_at(disk)
         if ready_at > now:
@@ -247,6 +251,8 @@ def start_next(host: HostDisk, disk: VirtualDisk, now: u64) -> u64:
     if host.state == DiskState.FAILED:
         end_here(disk, head, Outcome.IO_ERROR)
         return 0
+    if disk.overlay.store.map_sectors != 0:
+        return start_stored(host, disk, head, now)
     if head.direction == Direction.FLUSH and (not host.can_flush or disk.overlay.root != 0):  # what was written is where it stays
         end_here(disk, head, Outcome.OK)
         return 0
@@ -262,6 +268,33 @@ def start_next(host: HostDisk, disk: VirtualDisk, now: u64) -> u64:
     charge(host, disk, transfer.sectors << SECTOR_SHIFT if transfer.segment_count != 0 else 0, transfer.request_count, now)
     start_transfer(host, transfer, now)
     return transfer.sectors if host.immediate else 0
+
+
+def start_stored(host: HostDisk, disk: VirtualDisk, head: Request, now: u64) -> u64:
+    """The next of a disk whose overlay lies on the host disk: a step of the overlay's own, or a part of the request. As start_next."""
+    store = disk.overlay.store
+    own = store.state != StoreState.OPEN or head.direction == Direction.FLUSH
+    if store.state == StoreState.FAILED or not own and overlay_store.find(disk, head) != Status.OK:
+        end_here(disk, head, Outcome.IO_ERROR)
+        return 0
+    transfer = take_transfer(host)
+    if own:
+        step = overlay_store.fill(disk, head, transfer)
+        if step != Step.TRANSFER:
+            release_transfer(host, transfer)
+            if step == Step.NOTHING:
+                end_here(disk, head, Outcome.OK)
+            return COPIED_A_TURN
+        cutter.serve(transfer, head)
+        store.stepping = True
+    else:
+        cutter.fill(host, disk, transfer, overlay_store.found.most)
+        transfer.sector = overlay_store.found.sector
+        if transfer.direction == Direction.WRITE:
+            store.writing += 1
+    charge(host, disk, transfer.sectors << SECTOR_SHIFT, transfer.request_count, now)
+    start_transfer(host, transfer, now)
+    return 0
 
 
 def end_part(host: HostDisk, disk: VirtualDisk, head: Request, before: u64, status: Status, now: u64) -> u64:

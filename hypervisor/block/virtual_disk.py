@@ -13,7 +13,7 @@ from typing import Final
 
 from hypervisor import clock
 from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Hfn, Hpa, Hva, hpa_of, hva_of
-from hypervisor.block import overlay
+from hypervisor.block import overlay, overlay_opening
 from hypervisor.block.model import (DISKS_A_VM, MAX_REQUEST_SECTORS, MAX_SEGMENTS, MAX_VIRTUAL_DISKS,
                                     REQUESTS_A_DISK, SECTOR, SECTOR_SHIFT, Completion, Direction, HostDisk, Outcome, Request,
                                     VirtualDisk, disks)
@@ -267,6 +267,8 @@ def forget_some(vm: Vm, all_of_it: bool) -> bool:
             if not overlay.forget_some(disk):
                 return False
             disk.overlay.forget = False
+            if disk.overlay.store.map_sectors != 0:
+                overlay_opening.start_over(disk)
     return True
 
 

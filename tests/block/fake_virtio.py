@@ -33,7 +33,8 @@ class FakeVirtio:
 
     def __init__(self, world: Any, registers: int, sectors: int) -> None:
         self.world, self.registers = world, registers
-        self.image = bytearray((sector * 37 + byte) & 0xFF for sector in range(sectors) for byte in range(SECTOR))
+        ramp = bytes(range(256)) * 3
+        self.image = bytearray(b"".join(ramp[sector * 37 & 0xFF:][:SECTOR] for sector in range(sectors)))
         self.durable = bytes(self.image)
         self.bad: set[int] = set()
         self.served: list[tuple[int, int, int]] = []  # kind, sector, sectors

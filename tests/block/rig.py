@@ -56,13 +56,14 @@ class Rig:
     depth: int = 64
     kind: str = "virtio"
     checked: bool = True  # requests in flight share no memory
+    sectors: int = 0  # of the host disk; 0: as many as are needed
     log: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         world = self.world
         self.now = 1_000_000
         self.host = world.struct(f"{BLOCK}.model.HostDisk", world.call(f"{BLOCK}.host_disk.add"))
-        sectors = FIRST_SECTOR + self.room * len(self.weights) + 50
+        sectors = self.sectors or FIRST_SECTOR + self.room * len(self.weights) + 50
         makers: dict[str, Callable[[int], Any]] = {"virtio": self.virtio, "nvme": self.nvme, "ata": self.ata}
         self.device = makers[self.kind](sectors)
         self.before = bytes(self.device.image)
