@@ -3,7 +3,7 @@
 # make test    everything: types, interpreted, host library, sanitizers, QEMU/SVM, Bochs/VT-x
 # make long    the decoder against iced-x86 over 12 million instructions, ten million broken virtio rings, fifty power cuts,
 #              twelve million random hypercalls, a million IPIs, timer expiries and disk requests, shares of sixteen guests,
-#              losses beside each stressor; outputs: tests/*/long.txt; power_cuts.txt, interrupt_storm.txt, many_requests.txt,
+#              losses beside each stressor; outputs: tests/*/long.txt; power_cuts.txt, broken_rings.txt, interrupt_storm.txt, many_requests.txt,
 #              fair_shares.txt, isolation.txt in qemu_tests/
 # make setup   packages and Python environment (what scripts/setup does)
 # make clean   forget everything built; keeps .venv and downloads
@@ -48,6 +48,8 @@ long: env
 	cat tests/virtio/long.txt
 	.venv/bin/python -m qemu_tests.power_cuts $(CUTS) > qemu_tests/power_cuts.txt
 	cat qemu_tests/power_cuts.txt
+	.venv/bin/python -m qemu_tests.broken_rings 100000 > qemu_tests/broken_rings.txt
+	cat qemu_tests/broken_rings.txt
 	.venv/bin/python -m qemu_tests.many_requests 1000000 > qemu_tests/many_requests.txt
 	cat qemu_tests/many_requests.txt
 	PYTHONPATH=.:build .venv/bin/python -m tests.hostile.long > tests/hostile/long.txt

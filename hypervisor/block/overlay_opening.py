@@ -14,7 +14,9 @@ from hypervisor.block.overlay_map import (HEADER_MAGIC, HEADERS, MAPS_A_FRAME, M
 from hypervisor.lang import address, at, offsetof, u64
 from hypervisor.status import Status
 
-READ_STEPS: Final = 2 + MAPS_A_FRAME  # for each frame of the map: both copies are read, then taken in sector by sector
+PARTS: Final = 4  # in which the entries of a map sector are taken in: each may need two tables
+PART_SLOTS: Final = (SLOTS + PARTS - 1) // PARTS
+READ_STEPS: Final = 2 + MAPS_A_FRAME * PARTS  # for each frame of the map: both copies are read, then taken in part by part
 
 
 def fill(disk: VirtualDisk, transfer: Transfer) -> bool:
@@ -90,9 +92,14 @@ def read_map(disk: VirtualDisk, transfer: Transfer) -> bool:
     """The next step of READING."""
     store = disk.overlay.store
     while store.at % READ_STEPS >= 2:
-        index: u64 = store.at // READ_STEPS * MAPS_A_FRAME + store.at % READ_STEPS - 2
+        step: u64 = store.at % READ_STEPS - 2
+        index: u64 = store.at // READ_STEPS * MAPS_A_FRAME + step // PARTS
         store.at += 1
-        status = _take_in(disk, index) if index < store.map_sectors else Status.NOT_FOUND
+        status = Status.NOT_FOUND
+        if index < store.map_sectors:
+            status = _take_in(disk, index) if step % PARTS == 0 else Status.OK
+        if status == Status.OK:
+            status = _take_entries(disk, index, step % PARTS * PART_SLOTS)
         if status == Status.BAD_ARGUMENT:
             fail(disk, "its map is damaged")
         elif status == Status.NO_MEMORY:
@@ -109,7 +116,7 @@ def read_map(disk: VirtualDisk, transfer: Transfer) -> bool:
 
 
 def _take_in(disk: VirtualDisk, index: u64) -> Status:
-    """A map sector, of which both copies were read. NOT_FOUND: none counts; BAD_ARGUMENT: damage; NO_MEMORY."""
+    """A map sector, of which both copies were read, into its image. NOT_FOUND: none counts; BAD_ARGUMENT: damage; NO_MEMORY."""
     store = disk.overlay.store
     first = at(MapSector, Hva(hva_of(store.buffers[0]) + index % MAPS_A_FRAME * SECTOR))
     second = at(MapSector, Hva(hva_of(store.buffers[1]) + index % MAPS_A_FRAME * SECTOR))
@@ -123,13 +130,19 @@ def _take_in(disk: VirtualDisk, index: u64) -> Status:
         return Status.NO_MEMORY
     copy_memory(image, address(good), SECTOR)
     store.reached = max(store.reached, index + 1)
-    return _take_entries(disk, index, at(MapSector, image))
+    return Status.OK
 
 
-def _take_entries(disk: VirtualDisk, index: u64, image: MapSector) -> Status:
-    """Put what a map sector tells into the table."""
+def _take_entries(disk: VirtualDisk, index: u64, first: u64) -> Status:
+    """Put a part of what a map sector's image tells into the table. NOT_FOUND: it has no image; BAD_ARGUMENT; NO_MEMORY."""
     store = disk.overlay.store
-    for i in range(SLOTS):
+    place = image_of(disk, index, False)
+    if place == 0:
+        return Status.NOT_FOUND
+    image = at(MapSector, place)
+    if image.magic == 0:
+        return Status.NOT_FOUND  # its neighbours have one
+    for i in range(first, min(first + PART_SLOTS, SLOTS)):
         entry: u64 = image.entries[i]
         if entry & MASK == 0:
             continue  # its slot was given away, and nothing written there
