@@ -107,20 +107,21 @@ def pattern(block: u64, word: u64) -> u64:
 
 
 def disk_bench() -> u32:
-    """TSC ticks (under `-icount shift=0`: instructions) and notifications for each of `count=` reads of 4 KiB at depths 1 and 32."""
+    """TSC ticks (under `-icount shift=0`: instructions) and notifications for `single=` reads of 4 KiB (`count=` unless said) at depth 1,
+    then `count=` at depth 32."""
     if not virtio_disk.init(0):
         return 1
     for index in range(virtio_disk.SLOTS):
         buffers.frame[index] = memory.alloc() * memory.PAGE_SIZE
         store_u64(buffers.frame[index], 0)
-    measure(1)
-    measure(32)
+    count = command_line.number("count", 2048)
+    measure(1, command_line.number("single", count))
+    measure(32, count)
     return 0 if buffers.errors == 0 else 1
 
 
-def measure(depth: u64) -> None:
+def measure(depth: u64, count: u64) -> None:
     """One line for the host side's `bench`."""
-    count = command_line.number("count", 2048)
     blocks: u64 = virtio_disk.disk.sectors // BLOCK_SECTORS
     kicks = virtio_disk.disk.kicks
     began = intrinsics.rdtsc()
