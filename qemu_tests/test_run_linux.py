@@ -34,7 +34,6 @@ FOUND = (
     r"kvm-clock: Using msrs 4b564d01 and 4b564d00",
     r"x2apic: enabled|x2apic enabled",
     r"TSC deadline timer available",
-    r"kvm-guest: stealtime: cpu \d, msr",
     r"kvm-guest: setup PV IPIs",
     r"kvm-guest: setup PV sched yield",
     r"kvm-guest: KVM setup pv remote TLB flush",
