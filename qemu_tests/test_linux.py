@@ -140,7 +140,7 @@ def test_stress_ng_finds_no_failure(machine: Machine, boot: Boot, tmp_path: Path
     program = " && ".join(f"{stress} --{name} 2 --{name}-ops {operations}" for name, operations in wanted.items())
     words = (run(*f"{program}; echo ended with $?".split()), "krait.end=poweroff")
     guest: VmTable = {**linux(*words, memory="320MiB"), "vcpus": 2, "initrd": str(initrd)}
-    said = boot(machine, vms=[guest]).wait_end(BOOT_SECONDS).text
+    said = boot(machine, vms=[guest]).wait_end(2 * BOOT_SECONDS).text
     assert "[tux] ended with 0" in said
     for name, operations in wanted.items():
         done = re.search(rf"\[tux\] stress-ng: metrc: +\[\d+\] {name} +(\d+) ", said)
