@@ -1,26 +1,28 @@
 """The one lock of the hypervisor: held by the CPU that runs hypervisor code, from VM exit to VM entry and out of idle.
 
-A ticket lock: CPUs get it in the order in which they came. Whoever holds it finds all of the hypervisor's data at rest. It is
-not held in guests, in idle, and while a CPU comes up. docs/smp.md tells why there is one only.
+Whoever comes when it is free takes it: a lock that is handed over in order stands still where a CPU that waits may itself be off its
+core, below an outer hypervisor or emulator. Whoever holds it finds all of the hypervisor's data at rest. It is not held in guests,
+in idle, and while a CPU comes up. docs/smp.md tells why there is one only.
 """
 from typing import Final
 
 from hypervisor import clock
-from hypervisor.arch_x86.intrinsics import atomic_add_u32, compiler_barrier, load_u32, pause
+from hypervisor.arch_x86.intrinsics import atomic_add_u32, atomic_xchg_u64, compiler_barrier, load_u32, load_u64, pause
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
 from hypervisor.cpu import this_cpu
-from hypervisor.lang import address, apart, offsetof, struct, u32, u64, wrap_u32
+from hypervisor.lang import address, apart, offsetof, struct, u32, u64
 
-LONG_NS: Final[u64] = 2_000_000_000  # debug images: to wait longer is a bug, and said
+LONG_NS: Final[u64] = 2_000_000_000  # debug images: to wait longer is a bug, or a machine with too few cores, and said
+GIVE_WAY: Final = 10_000  # PAUSEs: for so long others who wait may come first
 
 
 @struct
 class Lock:
-    """Tickets given and served, mod 2^32; free when they are equal."""
+    """Who has it, and who wants it."""
 
-    next: u32
-    serving: u32
+    held: u64  # 0: nobody has it
+    waiting: u32  # CPUs that wait
     holder: u32  # debug images: number of the CPU that holds it
 
 
@@ -28,28 +30,38 @@ lock: Final = Lock()
 
 
 def acquire() -> None:
-    """Wait for one's turn. Interrupts are off; the CPU does not hold it yet."""
-    ticket = atomic_add_u32(address(lock) + offsetof(Lock, "next"), 1)
-    if load_u32(address(lock) + offsetof(Lock, "serving")) != ticket:
-        _wait(ticket)
+    """Wait until it is this CPU's. Interrupts are off; the CPU does not hold it yet."""
+    if atomic_xchg_u64(address(lock), 1) != 0:
+        _wait()
     if DEBUG:
         lock.holder = this_cpu().id
 
 
 def release() -> None:
-    """Let the next CPU in; what was written before is seen by it."""
+    """Let another CPU in; what was written before is seen by it."""
     compiler_barrier()
-    lock.serving = wrap_u32(lock.serving + 1)
+    lock.held = 0
     compiler_barrier()
+
+
+def give_way() -> None:
+    """Let others who wait have it first, and take it again. The CPU holds it."""
+    release()
+    spins: u32 = 0
+    while load_u32(address(lock) + offsetof(Lock, "waiting")) != 0 and load_u64(address(lock)) == 0 and spins < GIVE_WAY:
+        pause()
+        spins += 1
+    acquire()
 
 
 @apart
-def _wait(ticket: u32) -> None:
+def _wait() -> None:
     begun: u64 = clock.now()
     told = False
-    while load_u32(address(lock) + offsetof(Lock, "serving")) != ticket:
+    atomic_add_u32(address(lock) + offsetof(Lock, "waiting"), 1)
+    while load_u64(address(lock)) != 0 or atomic_xchg_u64(address(lock), 1) != 0:
         pause()
         if DEBUG and not told and clock.tsc_khz() != 0 and clock.now() - begun > clock.ticks_of(LONG_NS):
             told = True
             say(f"lock: CPU {this_cpu().id} waits, CPU {lock.holder} holds it")
-    compiler_barrier()
+    atomic_add_u32(address(lock) + offsetof(Lock, "waiting"), 0xFFFF_FFFF)

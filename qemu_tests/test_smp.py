@@ -46,6 +46,14 @@ def test_counted_boots_repeat_on_two_cpus(tmp_path: Path) -> None:
     assert len(iterations(first)) == 3
 
 
+@pytest.mark.parametrize("cpus", [4, 8])
+@SVM
+def test_more_cpus_than_cores(machine: Machine, boot: Boot, cpus: int) -> None:
+    """The lock goes to a CPU that runs, not to the next in line, which may have lost its core: all get on."""
+    text = boot(machine, [spin(f"g{index}", 50) for index in range(cpus + 2)], debug=False, cpus=cpus).wait_end(timeout=300).text
+    assert f"{cpus} of {cpus} run" in text and len(iterations(text)) == cpus + 2
+
+
 @SVM
 def test_cpus_that_find_no_room_are_named(machine: Machine, boot: Boot) -> None:
     text = boot(machine, [spin("ada", 20)], cpus=10).wait_end(timeout=120).text
