@@ -60,7 +60,7 @@ def init_cpu(cpu: Cpu) -> Status:
 
 
 def create_vcpu(vm: Vm, vcpu: Vcpu) -> Status:
-    """Make the hardware's structure of a vCPU; the nested tables of `vm` exist. NO_MEMORY is possible."""
+    """Make the hardware's structure of a vCPU; the nested tables of `vm` exist. NO_MEMORY; QUOTA: no tag is left for its translations."""
     if chosen.svm:
         return svm_vcpu.create(vm, vcpu)
     return vtx_vcpu.create(vm, vcpu)
@@ -181,7 +181,7 @@ def write_state(vcpu: Vcpu, state: GuestState) -> None:
         svm_vcpu.flush(vcpu)
     else:
         vtx_state.write_state(vcpu, state)
-        vtx_vcpu.flush(vcpu)
+        vtx_vcpu.flush_linear(vcpu)
 
 
 def load_page_pointers(vcpu: Vcpu, vm: Vm, cr3: u64) -> bool:

@@ -22,6 +22,7 @@ from hypervisor.status import Status
 MAP_WRITE: Final = 1  # only for frames PRIVATE to this VM at this gfn
 MAP_EXECUTE: Final = 2
 ENTRY_BYTES: Final = 8
+LEAVES_A_PIECE: Final = 128  # given back at a time: each takes about 250 instructions
 TABLE_SLACK: Final = 16  # tables beyond what RAM needs: for places where nothing is (holes.py)
 
 
@@ -168,7 +169,7 @@ def _raise_epoch(vm: Vm) -> None:
 
 
 def _put_away(vm: Vm, gfn: Gfn, hfn: Hfn) -> None:
-    """Ledger's side of unmapping one leaf; the epoch has been raised."""
+    """Ledger's side of unmapping one leaf; the epoch has been raised, or nobody runs."""
     if ledger.kind_of(hfn) == Kind.PRIVATE:
         ledger.quarantine(hfn, vm, gfn)
         vm.private_frames -= 1
@@ -183,7 +184,7 @@ def destroy(vm: Vm) -> None:
 
 
 def destroy_some(vm: Vm) -> bool:
-    """A bounded part of destroy (one table and its leaves, below 40 k instructions); True once nothing is left.
+    """A bounded part of destroy (some leaves, or an empty table); True once nothing is left.
 
     A VM without tables is done already.
     """
@@ -198,7 +199,7 @@ def destroy_some(vm: Vm) -> bool:
 
 
 def empty_some(vm: Vm) -> bool:
-    """A bounded part of giving back RAM and tables (one table and its leaves); True once only the root is left, empty.
+    """A bounded part of giving back RAM and tables (some leaves, or an empty table); True once only the root is left, empty.
 
     Root and page state map stay: a VM that reboots cannot find itself without them.
     """
@@ -216,8 +217,8 @@ def empty_some(vm: Vm) -> bool:
         level = u32(level - 1)
     if parent_slot == 0:
         return True
-    if level == 0:
-        _destroy_leaves(vm, table_hpa, gfn)
+    if level == 0 and not _destroy_leaves(vm, table_hpa, gfn):
+        return False
     frames.free(table_hpa)
     vm.nested_frames -= 1
     store_u64(parent_slot, 0)
@@ -233,16 +234,21 @@ def _first_present(table_hpa: Hpa) -> u32:
     return index
 
 
-def _destroy_leaves(vm: Vm, table_hpa: Hpa, first: u64) -> None:
-    """Unmap the leaves of one table, whose first entry maps gfn `first`."""
+def _destroy_leaves(vm: Vm, table_hpa: Hpa, first: u64) -> bool:
+    """Unmap up to LEAVES_A_PIECE leaves of one table, whose first entry maps gfn `first`; True: it has no more. The epoch stays: no CPU
+    runs the VM, and a vCPU that will is a new one, which finds no translation of its own on any."""
     table = table_at(table_hpa)
-    _raise_epoch(vm)
+    left: u32 = LEAVES_A_PIECE
     for index in range(TABLE_ENTRIES):
         entry: u64 = table.entries[index]
         if present(entry):
+            if left == 0:
+                return False
+            left -= 1
             table.entries[index] = 0
             _put_away(vm, Gfn(first + index), Hfn(frame_of(entry) >> PAGE_SHIFT))
-    ledger.settle(TABLE_ENTRIES)
+            ledger.settle(1)
+    return True
 
 
 def _leave(vm: Vm) -> None:

@@ -30,6 +30,7 @@ RIGHTS_DPL_SHIFT: Final = 5
 FRAMES: Final = 2  # the VMCS and the virtual-APIC page
 PLE_GAP_TICKS: Final = 128  # TSC: PAUSEs closer together are of one loop
 PLE_WINDOW_TICKS: Final = 4096  # a loop that lasts longer exits
+VPID_LAST: Final = 0xFFFF  # 0 is the host's, so the last vCPU of the last VM would have none
 NO_VMCS: Final[u64] = 0xFFFFFFFFFFFFFFFF
 # #DB and #AC: delivery of either can loop inside the CPU for ever, with no interrupt taken; #MC is the host's.
 EXCEPTIONS: Final = (1 << DB) | (1 << AC) | (1 << MC)
@@ -42,7 +43,9 @@ CR4_GUEST_BITS: Final[u64] = 0x310FFF
 
 
 def create(vm: Vm, vcpu: Vcpu) -> Status:
-    """A VMCS for a vCPU of `vm`, whose nested tables exist; its state is still to be written. NO_MEMORY is possible."""
+    """A VMCS for a vCPU of `vm`, whose nested tables exist; its state is still to be written. NO_MEMORY; QUOTA: there is no VPID for it."""
+    if vm.id * MAX_VCPUS_PER_VM + vcpu.index >= VPID_LAST:
+        return Status.QUOTA
     page = frames.alloc_zeroed()
     if page == 0:
         return Status.NO_MEMORY
@@ -55,14 +58,13 @@ def create(vm: Vm, vcpu: Vcpu) -> Status:
     vcpu.backend_hpa = page
     vcpu.backend_hva = hva_of(page)
     vcpu.launched = False
-    vcpu.asid = vm.id * MAX_VCPUS_PER_VM + vcpu.index + 1  # the VPID; 4096 of 65535 are used, so nobody shares one
+    vcpu.asid = vm.id * MAX_VCPUS_PER_VM + vcpu.index + 1  # the VPID: nobody shares one
     vcpu.dr6 = DR6_INIT
     vmclear(page)
     load(this_cpu(), vcpu)
     write_controls(vcpu, vm)
     vmwrite(vmcs.VIRTUAL_APIC_PAGE, virtual_apic)
     write_host_state()
-    flush(vcpu)
     return Status.OK
 
 
@@ -174,13 +176,17 @@ def ept_pointer(vm: Vm) -> u64:
 
 
 def flush(vcpu: Vcpu) -> None:
-    """Drop the guest's translations: those of its nested tables and those of its VPID (30.3). On this CPU now; the vCPU is
-    flushed on each other when it comes there. It runs on no other."""
+    """Drop what this CPU, on which it is current, has of its VM's nested tables: guest frames, and linear addresses of all its
+    vCPUs (INVEPT, 30.3)."""
     vm = vcpu.vm
+    assert vm is not None
+    invept(INVEPT_TYPE_SINGLE, ept_pointer(vm), 0)
+
+
+def flush_linear(vcpu: Vcpu) -> None:
+    """Drop its linear addresses (INVVPID, 30.3): on this CPU now, on each other when it comes there. It runs on no other."""
     if vcpu.cpu != this_cpu():
         vcpu.cpu = None
-    if vm is not None:
-        invept(INVEPT_TYPE_SINGLE, ept_pointer(vm), 0)
     invvpid(INVVPID_TYPE_SINGLE, vcpu.asid, 0)
 
 
