@@ -16,8 +16,8 @@ from hypervisor.devices.lapic_registers import RegisterValue
 from hypervisor.devices.platform import Platform
 from hypervisor.devices.rate import NEVER
 from hypervisor.events import notify
-from hypervisor.lang import address, u32, u64, wrap_u64
-from hypervisor.model import WORK_INJECT, Vcpu, VcpuState, Vm
+from hypervisor.lang import address, struct, u32, u64, wrap_u64
+from hypervisor.model import MAX_VCPUS_PER_VM, WORK_INJECT, WORK_LOOK, Vcpu, VcpuState, Vm
 from hypervisor.sched.wake import wake
 
 MSI_ADDRESS: Final[u64] = 0xFEE0_0000  # SDM vol. 3A, 11.11.1
@@ -28,6 +28,17 @@ X2APIC_EOI: Final = lapic_registers.X2APIC_FIRST + lapic.EOI // 16
 SHORTHAND_SELF: Final = 1
 SHORTHAND_OTHERS: Final = 3
 DEADLINE_MOST: Final[u64] = 1 << 62  # TSC ticks ahead: never
+LOOKS: Final = 8  # vCPUs told at a time; to wake one takes about a thousand instructions
+
+
+@struct
+class Lookers:
+    """VMs some of whose vCPUs are still to be told that something has reached them."""
+
+    first: Vm | None
+
+
+lookers: Final = Lookers()
 
 
 def guest_time(vm: Vm) -> u64:
@@ -64,7 +75,8 @@ def send(vm: Vm, message: Message) -> bool:
     taken = False
     for member in vm.vcpus:
         if member is not None and lapic.addressed(member.lapic, message):
-            taken = arrive(member, message) or taken
+            taken = reach(vm, member, message) or taken
+    look(vm)
     return taken
 
 
@@ -84,12 +96,71 @@ def least_busy(vm: Vm, message: Message) -> Vcpu | None:
     return best
 
 
-def arrive(vcpu: Vcpu, message: Message) -> bool:
-    """A message reaches one vCPU. Whether its local APIC took it."""
-    apic = vcpu.lapic
-    if lapic.deliver(apic, message):
+def arrive(vcpu: Vcpu, message: Message) -> None:
+    """A message reaches one vCPU."""
+    if lapic.deliver(vcpu.lapic, message):
         attention(vcpu)
-    return message.mode > lapic.MODE_LOWEST or lapic.is_enabled(apic)
+
+
+def reach(vm: Vm, vcpu: Vcpu, message: Message) -> bool:
+    """A message reaches one of several vCPUs; `look` follows when it has reached all. Whether its local APIC took it."""
+    if lapic.deliver(vcpu.lapic, message):
+        vm.attention |= u64(1) << (vcpu.index & 63)
+    return message.mode > lapic.MODE_LOWEST or lapic.is_enabled(vcpu.lapic)
+
+
+def look(vm: Vm) -> None:
+    """See that those whom something has reached look: a few now, the others by WORK_LOOK, for there may be 64 to be woken."""
+    if not look_piece(vm) and not vm.looking:
+        vm.looking = True
+        vm.looks_next = lookers.first
+        lookers.first = vm
+        owe(WORK_LOOK)
+
+
+def look_piece(vm: Vm) -> bool:
+    """LOOKS of them; True: that was all."""
+    index: u32 = 0
+    looks: u32 = 0
+    while vm.attention >> (index & 63) != 0 and looks < LOOKS:
+        if vm.attention >> (index & 63) & 1 != 0:
+            vm.attention = vm.attention & ~(u64(1) << (index & 63))
+            member = vm.vcpus[index]
+            if member is not None:
+                attention(member)
+            looks += 1
+        if index == MAX_VCPUS_PER_VM - 1:
+            break
+        index = u32(index + 1)
+    return vm.attention == 0
+
+
+def look_some() -> None:
+    """For WORK_LOOK: the next piece."""
+    vm = lookers.first
+    if vm is None:
+        return
+    if look_piece(vm):
+        forget(vm)
+    if lookers.first is not None:
+        owe(WORK_LOOK)
+
+
+def forget(vm: Vm) -> None:
+    """Nobody of this VM is to look any more: all do, or it has ended."""
+    vm.attention = 0
+    if not vm.looking:
+        return
+    vm.looking = False
+    before = lookers.first
+    if before is not None and before == vm:
+        lookers.first = vm.looks_next
+        return
+    while before is not None:
+        following = before.looks_next
+        if following is not None and following == vm:
+            before.looks_next = vm.looks_next
+        before = following
 
 
 def attention(vcpu: Vcpu) -> None:
@@ -149,7 +220,8 @@ def send_ipi(vcpu: Vcpu) -> None:
     else:
         for member in vm.vcpus:
             if member is not None and (shorthand != SHORTHAND_OTHERS or address(member) != address(vcpu)):
-                arrive(member, message)
+                reach(vm, member, message)
+        look(vm)
 
 
 # Time

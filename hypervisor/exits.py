@@ -11,7 +11,7 @@ from hypervisor.handlers import (cpuid, cr_access, dr_access, entry_failure, exc
                                  unknown, virtualization, wbinvd, wrmsr, xsetbv)
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import apart
-from hypervisor.model import WORK_RESCHED, Vcpu, VcpuState
+from hypervisor.model import WORK_INJECT, WORK_RESCHED, Vcpu, VcpuState
 from hypervisor.sched.wake import sleep
 
 # In the order of vm_exit.Cause.
@@ -48,8 +48,7 @@ def leave(vcpu: Vcpu, outcome: Outcome) -> None:
             sleep(vcpu, VcpuState.BLOCKED)
     elif outcome == Outcome.WAIT:
         vcpu.restart = True
-        if vcpu.state != VcpuState.RUNNABLE:
-            owe(WORK_RESCHED)
+        owe(WORK_INJECT if vcpu.state == VcpuState.RUNNABLE else WORK_RESCHED)
     else:
         owner = vcpu.vm
         assert owner is not None

@@ -33,8 +33,9 @@ WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a t
 WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: block/scheduler.turn
 WORK_CHANNEL: Final = 256  # the host has sent frames, or there is something to be sent: channel/link.poll
 WORK_CRASH: Final = 512  # debug images: the operator wants a fault of ours here
-WORK_NAMES: Final[Annotated[list[str], 10]] = [
-    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel", "crash"]  # by bit
+WORK_LOOK: Final = 1024  # vCPUs that a broadcast has reached are to be told: apic_bus.look_some
+WORK_NAMES: Final[Annotated[list[str], 11]] = [
+    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel", "crash", "look"]  # by bit
 
 
 class VcpuState(IntEnum):
@@ -165,8 +166,7 @@ class Vcpu:
     event_interrupt: bool  # pending_events has been shown in VcpuInfo; event_vector waits for injection
     on_cpu: bool  # it is the vCPU whose state is loaded (Cpu.vcpu)
     cpu: Cpu | None  # where it runs, or ran last
-    restart: bool  # the last exit is dispatched again in place of the next entry (its handler got WAIT)
-    # switched state
+    restart: bool  # the last exit is handled, by     # switched state
     xcr0: u64
     dr: Annotated[list[u64], 4]
     dr6: u64
@@ -287,12 +287,17 @@ class Vm:
     started_at: u64  # host TSC at guest time 0: moves on by each pause
     paused_at: u64  # host TSC; 0: not paused
     exit_code: u32
+    crashed: Vcpu | None  # what is to be told of it (crash.py); None: nothing more
+    dumped: u32  # pieces told
     holes_touched: u64
     refused_msrs: u64  # RDMSR, WRMSR answered by #GP
     post_code: u32  # port 80 of a PV VM (a platform has its own)
     vcpu_count: u32
     lowest_priority_next: u32  # vCPU whose turn it is among equals, for lowest-priority interrupts
     vcpus: Annotated[list[Vcpu | None], MAX_VCPUS_PER_VM]
+    attention: u64  # one bit for each vCPU that a message has reached and who has not been told (apic_bus.py)
+    looking: bool  # it is in apic_bus.lookers
+    looks_next: Vm | None
     past_cpu_time: u64  # of vCPUs that are no more, as Vcpu.cpu_time and Vcpu.exits
     past_exits: Annotated[list[u64], EXIT_CAUSES]
     past_timer_interrupts: u64  # of local APICs, as Lapic.timer_interrupts and bus_interrupts

@@ -20,8 +20,6 @@ HASTY_MOST: Final = 8  # so a VM that can only reset itself is ended after so ma
 
 def ask(vm: Vm, how: str) -> Outcome:
     """The guest wants to start again, by `how`. The answer ends the exit: STOP."""
-    if vm.state in (VmState.ENDED, VmState.CRASHED):
-        return Outcome.STOP  # another CPU has ended it while this exit was under way
     guest_console.finish_line(vm)
     name = text_at(address(vm.name))
     hasty = clock.now() - vm.started_at < clock.ticks_of(HASTY_NS)

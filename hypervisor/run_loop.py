@@ -4,20 +4,22 @@ The CPU holds the hypervisor's lock (lock.py) all the time but while it is in a 
 """
 from typing import Final
 
-from hypervisor import (apic_bus, board, clock, crash_commands, end_of_run, exits, inject, lock, model, operator, path_lengths, steal_time,
+from hypervisor import (apic_bus, board, clock, crash, crash_commands, end_of_run, exits, inject, lock, model, operator, path_lengths, steal_time,
                         timers, vm, vm_config)
 from hypervisor.abi import EVENT_TIMER
 from hypervisor.arch_x86 import backend, extended_state, host_interrupts
+from hypervisor.arch_x86.vm_exit import Cause
 from hypervisor.block import scheduler as disk_scheduler
 from hypervisor.build_options import DEBUG, MEASURE_PATHS
 from hypervisor.channel import link
 from hypervisor.events import raise_event
 from hypervisor.lang import apart, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
-from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_CRASH, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
+from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_CRASH, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_LOOK, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
 from hypervisor.paging import pressure
 from hypervisor.sched import account, policy, wake
+from hypervisor.status import Status
 
 REAP_PERIOD_NS: Final[u64] = 1_000_000  # between two pieces of what an ended VM leaves, while others want to run
 
@@ -34,29 +36,53 @@ def run(cpu: Cpu) -> None:
             backend.park(cpu)
             host_interrupts.idle(cpu)
             continue
-        while cpu.work == 0:  # only work changes the vCPU
-            if vcpu.restart:
-                breathe(cpu)
-                if cpu.work != 0:
-                    break
-                backend.make_current(vcpu)
-                vcpu.restart = False
-                cpu.work |= WORK_INJECT  # put off until the exit is done with
-            else:
+        again = vcpu.restart
+        if again and not is_ready(cpu, vcpu):
+            continue
+        while True:
+            if not again:
                 backend.enter(cpu, vcpu)
                 backend.decode(vcpu, vcpu.exit)
+                if cpu.work != 0 and is_late(vcpu):
+                    break
+            again = False
             if MEASURE_PATHS:
                 path_lengths.begin()
             exits.dispatch(vcpu, vcpu.exit)
             if MEASURE_PATHS:
                 path_lengths.end_exit(vcpu.exit.cause)
+            if cpu.work != 0:  # only work changes the vCPU, or lets its exit be handled again
+                break
 
 
 @apart
+def is_late(vcpu: Vcpu) -> bool:
+    """Whether another CPU has stopped or paused the VM while this exit was under way: then it is handled when the VM goes on, if it
+    ever does. An interrupt is the host's own."""
+    owner = vcpu.vm
+    assert owner is not None
+    if owner.state == VmState.RUNNING or vcpu.exit.cause in (Cause.INTERRUPT, Cause.NMI):
+        return False
+    vcpu.restart = True
+    return True
+
+
+@apart
+def is_ready(cpu: Cpu, vcpu: Vcpu) -> bool:
+    """An exit is to be handled once more, or its next piece: other CPUs that wait for the lock, interrupts, and the work that they
+    leave, come first."""
+    breathe(cpu)
+    if cpu.work != 0:
+        return False
+    backend.make_current(vcpu)
+    vcpu.restart = False
+    cpu.work |= WORK_INJECT  # put off until the exit is done with
+    return True
+
+
 def breathe(cpu: Cpu) -> None:
-    """Between two pieces of one exit: other CPUs that wait for the lock come first, and interrupts are taken."""
-    lock.release()
-    lock.acquire()
+    """Between two pieces: other CPUs that wait for the lock come first, and interrupts are taken."""
+    lock.give_way()
     host_interrupts.poll(cpu)
 
 
@@ -92,6 +118,10 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
         else:
             operator.poll(cpu)
         account.end(cpu, since, None)
+        return
+    if bit == WORK_LOOK:
+        breathe(cpu)
+        apic_bus.look_some()
         return
     if DEBUG and bit == WORK_CRASH:
         crash_commands.crash_here(cpu)
@@ -242,18 +272,12 @@ def switch_extended_state(cpu: Cpu, vcpu: Vcpu) -> None:
 
 
 def reap(cpu: Cpu) -> None:
-    """One piece of what ended VMs leave behind, and of the kernel of one that is made or starts again, at nobody's expense. The next: at once if nobody runs, else after
-    REAP_PERIOD_NS, so that the others run in between however large the VM was."""
+    """One piece of what ended VMs leave behind, and of what is made anew, at nobody's expense. The next: at once if nobody runs,
+    else after REAP_PERIOD_NS, so that the others run in between however large the VM was."""
     running = cpu.vcpu
     since = account.begin(cpu)
     timers.cancel(cpu.reap)
-    done = vm.reap_some()
-    emptied = vm.table.emptied
-    if emptied is not None:
-        vm.table.emptied = None
-        vm_config.boot_again(emptied)
-    elif not vm_config.load_some():
-        done = False
+    done = reap_piece()
     now = account.end(cpu, since, None)
     if done:
         end_of_run.check(cpu)
@@ -261,4 +285,18 @@ def reap(cpu: Cpu) -> None:
         timers.arm(cpu, cpu.reap, now + clock.ticks_of(REAP_PERIOD_NS))
     else:
         cpu.work |= WORK_REAP
-        host_interrupts.poll(cpu)  # there may be many pieces
+        breathe(cpu)  # there may be many pieces
+
+
+def reap_piece() -> bool:
+    """Of a crashed VM's dump, of a VM's end, of one that starts again, of the kernel of one that is made; True: there is no more."""
+    emptied = vm.table.emptied
+    if emptied is not None:
+        if vm.create_vcpus_some(emptied) != Status.BUSY:
+            vm.table.emptied = None
+            vm_config.boot_again(emptied)
+        return False
+    if crash.dump_some():
+        return False
+    done = vm.reap_some()
+    return vm.table.emptied is None and vm_config.load_some() and done

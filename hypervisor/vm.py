@@ -1,7 +1,7 @@
 """Virtual machines: made, started, ended, and given back a piece at a time."""
 from typing import Annotated, Final
 
-from hypervisor import board, clock, guest_console, log, timers, vcpu
+from hypervisor import apic_bus, board, clock, guest_console, log, timers, vcpu
 from hypervisor.abi import VM_KIND_PV, VM_VIRTIO_CONSOLE, VmConfig
 from hypervisor.addresses import PAGE_MASK, PAGE_SIZE, Hpa, hva_of
 from hypervisor.block import virtual_disk
@@ -20,6 +20,7 @@ from hypervisor.virtio import devices
 from hypervisor.virtio.state import CONSOLE_QUEUES, DeviceKind
 
 NS_PER_MS: Final[u64] = 1_000_000
+VCPUS_A_PIECE: Final = 8  # made or given back at a time: three frames of each are cleared
 VM_PAGES: Final = (sizeof(Vm) + PAGE_SIZE - 1) // PAGE_SIZE
 
 
@@ -131,19 +132,45 @@ def create_bus(vm: Vm) -> Status:
 
 
 def create_vcpus(vm: Vm) -> Status:
-    """All of them or none."""
+    """All of them or none; some may be there (create_vcpus_some)."""
+    status = Status.BUSY
+    while status == Status.BUSY:
+        status = create_vcpus_some(vm)
+    if status != Status.OK:
+        destroy_vcpus(vm)
+    return status
+
+
+def create_vcpus_some(vm: Vm) -> Status:
+    """A bounded part of them. OK: that was all; BUSY: there are more; NO_MEMORY, QUOTA."""
+    made: u32 = 0
     for index in range(vm.vcpu_count):
-        status = vcpu.create(vm, u32(index))
-        if status != Status.OK:
-            destroy_vcpus(vm)
-            return status
+        if vm.vcpus[index] is None:
+            if made == VCPUS_A_PIECE:
+                return Status.BUSY
+            status = vcpu.create(vm, u32(index))
+            if status != Status.OK:
+                return status
+            made += 1
     return Status.OK
 
 
 def destroy_vcpus(vm: Vm) -> None:
     """Give back what the VM's vCPUs hold."""
+    while not destroy_vcpus_some(vm):
+        pass
+
+
+def destroy_vcpus_some(vm: Vm) -> bool:
+    """A bounded part of that; True: nothing is left."""
+    gone: u32 = 0
     for index in range(MAX_VCPUS_PER_VM):
-        vcpu.destroy(vm, u32(index))
+        if vm.vcpus[index] is not None:
+            if gone == VCPUS_A_PIECE:
+                return False
+            vcpu.destroy(vm, u32(index))
+            gone += 1
+    return True
 
 
 def start(vm: Vm) -> None:
@@ -179,6 +206,9 @@ def stopped(vm: Vm) -> None:
     if vm.state != VmState.REBOOTING:
         guest_console.finish(vm)
     timers.cancel(vm.cap.timer)
+    apic_bus.forget(vm)
+    if table.emptied is not None and table.emptied == vm:
+        table.emptied = None
     if vm.state == VmState.ENDED:
         events.happened(vm, EventKind.ENDED, vm.exit_code, "")
     for member in vm.vcpus:
@@ -215,9 +245,8 @@ def reap_some() -> bool:
     if vm is None:
         return True
     if vm.state == VmState.REBOOTING:
-        if guest_memory.loading.vm is None and nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False) \
-                and page_state.forget_some(vm):
-            destroy_vcpus(vm)
+        if (guest_memory.loading.vm is None and nested.empty_some(vm) and virtual_disk.quiet(vm) and virtual_disk.forget_some(vm, False)
+                and destroy_vcpus_some(vm) and page_state.forget_some(vm)):
             devices.destroy(vm)
             board.destroy(vm)
             vm.state = VmState.PAUSED
@@ -225,9 +254,9 @@ def reap_some() -> bool:
             table.emptied = vm
             pressure.frames_returned()
         return False
-    if not virtual_disk.quiet(vm) or not virtual_disk.forget_some(vm, True) or not nested.destroy_some(vm):
+    if (not virtual_disk.quiet(vm) or not virtual_disk.forget_some(vm, True) or not destroy_vcpus_some(vm)
+            or not nested.destroy_some(vm)):
         return False
-    destroy_vcpus(vm)
     devices.destroy(vm)  # before the disks that they refer to
     virtual_disk.destroy(vm)
     board.destroy(vm)

@@ -85,6 +85,8 @@ def kick(vcpu: Vcpu, apic_id: u64) -> None:
 def send_ipi(vcpu: Vcpu) -> Outcome:
     """Bit n of RCX:RBX is the vCPU with the APIC ID RDX + n; RSI has ICR's vector and mode, and no destination."""
     regs = vcpu.regs
+    vm = vcpu.vm
+    assert vm is not None
     icr = u32(regs.rsi)
     mode: u32 = icr >> 8 & 7
     if icr & ICR_DESTINATION != 0 or mode not in (lapic.MODE_FIXED, lapic.MODE_NMI):
@@ -99,10 +101,11 @@ def send_ipi(vcpu: Vcpu) -> Outcome:
         while bits != 0:
             if bits & 1 != 0:
                 member = other(vcpu, first)
-                if member is not None and apic_bus.arrive(member, message):
+                if member is not None and apic_bus.reach(vm, member, message):
                     taken += 1
             bits = bits >> 1
             first += 1
+    apic_bus.look(vm)
     return result(vcpu, taken)
 
 

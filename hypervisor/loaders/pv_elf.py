@@ -10,6 +10,7 @@ from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import (CR0_ET, CR0_MP, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE,
                                          DR6_INIT, DR7_INIT, EFER_LMA, EFER_LME, EFER_NXE, PAT_INIT)
+from hypervisor.arch_x86.intrinsics import store_u64
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.lang import address, clear, copy, sizeof, struct, u64
 from hypervisor.loaders.elf64 import Loaded, load_segments
@@ -63,9 +64,12 @@ def write_tables(vm: Vm, tables: Gpa) -> Status:
     status = put_u64(vm, tables, (tables + PAGE_SIZE) | PTE_P_W)
     if status == Status.OK:
         status = put_u64(vm, Gpa(tables + PAGE_SIZE), (tables + 2 * PAGE_SIZE) | PTE_P_W)
-    for i in range(LARGE_PAGES):
-        if status == Status.OK:
-            status = put_u64(vm, Gpa(tables + 2 * PAGE_SIZE + i * 8), (u64(i) << 21) | PTE_P_W_PS)
+    if status == Status.OK:
+        status = put_u64(vm, Gpa(tables + 2 * PAGE_SIZE), PTE_P_W_PS)  # the page has its frame now
+    if status == Status.OK:
+        directory = guest_memory.host_address(vm, Gpa(tables + 2 * PAGE_SIZE))
+        for i in range(1, LARGE_PAGES):
+            store_u64(Hva(directory + i * 8), (u64(i) << 21) | PTE_P_W_PS)
     return status
 
 
