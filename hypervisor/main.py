@@ -110,7 +110,10 @@ def protect_memory() -> None:
     if DEBUG:
         failure = self_test.first_failure()
         phase.require(char_at(failure, 0) == 0, "self-test", f"it does not hold that {failure}")
-        phase.found("self-test", "W^X, NX, read-only tables, null and guard pages hold")
+        smep = ", SMEP" if cpu_features.features.smep else ""
+        smap = ", SMAP" if cpu_features.features.smap else ""
+        umip = ", UMIP" if cpu_features.features.umip else ""
+        phase.found("self-test", f"W^X, NX, read-only tables, null and guard pages{smep}{smap}{umip} hold")
 
 
 def start_interrupts() -> None:

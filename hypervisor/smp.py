@@ -7,10 +7,11 @@ from enum import IntEnum
 from typing import Final
 
 from hypervisor import boot_info, clock, lock, phase, run_loop, timers
-from hypervisor.arch_x86 import acpi, backend, idt, lapic, memory_types, paging, stacks, tsc, tsc_warp
+from hypervisor.arch_x86 import acpi, backend, idt, lapic, memory_types, paging, self_test, stacks, tsc, tsc_warp
 from hypervisor.arch_x86.intrinsics import copy_memory, halt_forever, pause, store_u32
+from hypervisor.build_options import DEBUG
 from hypervisor.cpu import cpus, online, this_cpu
-from hypervisor.lang import link_address, struct, u32, u64
+from hypervisor.lang import char_at, link_address, struct, u32, u64
 from hypervisor.model import MAX_CPUS, Cpu
 from hypervisor.sched.cpus import host
 from hypervisor.status import Status
@@ -134,4 +135,7 @@ def arrive() -> None:
         halt_forever()
     start.stage = Stage.READY
     lock.acquire()
+    if DEBUG:
+        failure = self_test.first_failure()
+        phase.require(char_at(failure, 0) == 0, "self-test", f"on CPU {cpu.id} it does not hold that {failure}")
     run_loop.run(cpu)

@@ -107,23 +107,29 @@ def load() -> None:
     """Use the tables on this CPU, with its protections on."""
     wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_NXE)
     write_cr0(read_cr0() | CR0_WP)
-    cr4 = read_cr4() | CR4_MCE
+    cr4 = read_cr4() | CR4_MCE | protections()
     if features.pge:
         cr4 |= CR4_PGE
-    if features.umip:
-        cr4 |= CR4_UMIP
     if features.xsave:
         cr4 |= CR4_OSXSAVE
-    if features.smep:
-        cr4 |= CR4_SMEP
-    if features.smap:
-        cr4 |= CR4_SMAP
     if features.pku:
         cr4 |= CR4_PKE
     write_cr3(address(pool))
     write_cr4(cr4)
     if features.xsave:
         xsetbv(0, XCR0_X87)
+
+
+def protections() -> u64:
+    """Those of CR4 that the CPU has."""
+    bits: u64 = 0
+    if features.umip:
+        bits |= CR4_UMIP
+    if features.smep:
+        bits |= CR4_SMEP
+    if features.smap:
+        bits |= CR4_SMAP
+    return bits
 
 
 def _page_size(place: u64) -> u64:

@@ -1,8 +1,11 @@
-"""Proof that the protections hold: each forbidden access is tried, and must fault. Debug images run it at boot."""
+"""Proof that the protections hold: each forbidden access is tried, and must fault. Debug images run it at boot, on each CPU.
+
+SMEP and SMAP guard pages of CPL 3, of which Krait has none, and UMIP code there: that they are on is read back.
+"""
 from typing import Annotated, Final
 
 from hypervisor.arch_x86 import idt, paging, stacks
-from hypervisor.arch_x86.intrinsics import probe_execute, probe_read, probe_write
+from hypervisor.arch_x86.intrinsics import probe_execute, probe_read, probe_write, read_cr4
 from hypervisor.lang import address, link_address, struct, u8
 from hypervisor.model import MAX_CPUS
 
@@ -40,4 +43,6 @@ def first_failure() -> str:
         return "page tables, GDT and IDT are not writable"
     if probe_execute(address(scratch)):
         return "data does not execute"
+    if read_cr4() & paging.protections() != paging.protections():
+        return "SMEP, SMAP and UMIP are on where the CPU has them"
     return ""
