@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import ctypes
 import random
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -14,6 +16,8 @@ from hypervisor.arch_x86.vm_exit import Cause
 from hypervisor.handlers import nested_fault
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import write_memory
+from tests import sanitized
+from tests.decoder import emulated
 from tests.decoder.forms import Form, form
 from tests.decoder.native import NAMES, Native
 from tests.linux.stock import Stock
@@ -152,3 +156,9 @@ def test_an_event_delivered_into_a_hole_stops_the_vm(guest: Guest) -> None:
 def test_sign_extension(value: int, size: int) -> None:
     expected = int.from_bytes((value & (1 << 8 * size) - 1).to_bytes(size, "little"), "little", signed=True)
     assert sign_extended(value, size) == expected & (1 << 64) - 1
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is missing")
+def test_interpreted_and_compiled_are_equal(tmp_path: Path) -> None:
+    """Instructions on RAM, holes and their edges, in real, 32-bit and 64-bit mode, with paging and without, under sanitizers."""
+    assert "equal" in sanitized.run(emulated.MODULE, emulated.ALL_MODULES, tmp_path, 1500, 1)
