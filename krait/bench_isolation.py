@@ -1,8 +1,8 @@
 """`krait bench isolation`: what guests with a fixed job lose to a neighbour that does its worst, after Matthews et al. (2007).
 
-On one CPU run, at equal weights, a PV guest and a Linux guest that do a fixed job and the guest with the stressor; all of them want
-the CPU all the time, so each is due a third. The job alone takes A; beside the stressor it may take 3 A, and what it takes beyond is
-lost: loss = time / (3 A) - 1. Time is instructions: QEMU's `-icount shift=0`, where the TSC moves by one an instruction. A Linux
+On one CPU run, at equal weights, the victims, which do a fixed job (a PV guest and a Linux guest, or one of them), and the guest with the
+stressor; all n of them want the CPU all the time, so each is due its nth part. The job alone takes A; beside the stressor it may take n A, and
+what it takes beyond is lost: loss = time / (n A) - 1. Time is instructions: QEMU's `-icount shift=0`, where the TSC moves by one an instruction. A Linux
 guest's own timer ticks, of which there are more in more time, count as lost.
 """
 
@@ -22,6 +22,7 @@ PROMISED_PERCENT = 1.0
 SCRIPT = Path(__file__).resolve().parent / "guest_isolation.sh"
 STRESSORS = {"cpu": "spin", "memory": "memory", "fork bomb": "bomb", "disk": "disk", "exit storm": "exits",
              "hypercall flood": "calls", "IPI storm": "ipis", "timer flood": "timers"}  # fmt: skip
+VICTIMS = ("pv", "linux")
 LINUX_BOOT_MS = 2200
 """Guest time in which a Linux guest is at its shell, for each that boots: the jobs begin then."""
 
@@ -39,7 +40,7 @@ class Loss:
     loss_percent: float
 
 
-def measure(stressors: Sequence[str] = tuple(STRESSORS), victims: Sequence[str] = ("pv", "linux")) -> list[Loss]:
+def measure(stressors: Sequence[str] = tuple(STRESSORS), victims: Sequence[str] = VICTIMS) -> list[Loss]:
     """Build the release image, run the victims alone, and beside each stressor; KraitError when a number is missing."""
     with paths.claimed(paths.OUT / "run" / "bench-isolation") as folder:
         initrd = paths.write_whole(folder / "initramfs.cpio", newc.write(

@@ -156,6 +156,7 @@ def bench(
                        "paths: the longest between two returns to the run loop; sched: all scheduling policies on the same workloads."),
     ],
     emulator: EmulatorOption = "qemu",
+    victims: Annotated[list[str] | None, typer.Option("--victim", help="isolation: pv, linux; both otherwise.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet/--loud", help="linux: whether the kernel prints its messages.")] = True,
     console: Annotated[ConsoleKind, typer.Option("--console", help="linux: what the kernel's console is.")] = "uart",
     as_json: JsonOption = False,
@@ -174,7 +175,10 @@ def bench(
         _show_linux(bench_linux.measure(quiet, console), as_json)
         return
     if what == "isolation":
-        _show_isolation(bench_isolation.measure(), as_json)
+        chosen = tuple(victims or bench_isolation.VICTIMS)
+        if not set(chosen) <= set(bench_isolation.VICTIMS):
+            raise KraitError(f"--victim: {' or '.join(bench_isolation.VICTIMS)}", ExitCode.USAGE)
+        _show_isolation(bench_isolation.measure(victims=chosen), as_json)
         return
     if what == "disk":
         _show_disk(bench_disk.measure(), as_json)

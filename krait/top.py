@@ -79,7 +79,8 @@ def compare(before: Look, now: Look) -> View:
     for handle, vm in now.vms.items():
         then: Record = before.vms.get(handle, {"cpu_ns": 0, "steal_ns": 0, "wakes": 0, "wake_ns": 0, "exits": {}})
         asked = 100.0 * cpus * vm["weight"] / weights if vm in running else 0.0
-        rows.append(_row(vm, then, seconds, min(asked, 100.0 * vm["vcpu_count"]), now.host["quantum_ns"] or 1))
+        own = (vm["guest_ns"] - then["guest_ns"]) / 1e9 if "guest_ns" in then else 0.0  # between its own records, as long as it is not paused
+        rows.append(_row(vm, then, own if own > 0.0 else seconds, min(asked, 100.0 * vm["vcpu_count"]), now.host["quantum_ns"] or 1))
     host = now.host
     idle = 100.0 * (host["idle_ns"] - before.host["idle_ns"]) / 1e9 / seconds / cpus
     return View(seconds, host["us"] / 1e6, cpus, min(idle, 100.0), host["policy"], host["frames_available"] * PAGE_KIB,

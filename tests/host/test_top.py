@@ -33,6 +33,13 @@ def test_rates_are_those_between_two_looks() -> None:
     assert second.asked == 0.0 and third.asked == 25.0 and third.received == 5.0
 
 
+def test_a_guests_rates_go_by_its_own_time() -> None:
+    """Records do not come at the same moment: on a slow line the second look at this guest came a second later than at the machine."""
+    before = Look(host(1_000_000), {1: vm(1, "ada", guest_ns=5 * 10**9)})
+    now = Look(host(3_000_000), {1: vm(1, "ada", guest_ns=8 * 10**9, cpu_ns=3 * 10**9)})
+    assert top.compare(before, now).rows[0].received == 100.0
+
+
 def test_the_table_says_it() -> None:
     now = Look(host(2_000_000, frames_available=10), {1: vm(1, "ada", pressure_frames=8, exits={"port I/O": 1000})})
     out = io.StringIO()
