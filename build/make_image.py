@@ -39,7 +39,7 @@ SYMBOLS_STEP = 256  # bytes of room for the table of symbols; less and each chan
 STACKS = "hypervisor.arch_x86.stacks"
 IMAGES = {"hypervisor": Image("hypervisor.main", "hypervisor/arch_x86", "hypervisor.ld", "krait.elf",
                               {"": f"{STACKS}.MAIN_STACK_BYTES", "hypervisor_arch_x86_traps__trap": f"{STACKS}.IST_STACK_BYTES"}),
-          "guest": Image("guest_pv_drivers.main", "guest_pv_drivers", "guest.ld", "pv_guest.elf", {"": 0x4000})}
+          "guest": Image("guest_pv_drivers.main", "guest_pv_drivers", "guest.ld", "pv_guest.elf", {"": "guest_pv_drivers.vcpus.STACK_BYTES"})}
 
 
 def build_image(root: Path, image: Image, out: Path, name: str, release: bool, measure_paths: bool = False) -> Path:

@@ -40,4 +40,9 @@ def init() -> None:
         idt.gates[2 * vector + 1] = target >> 32
     idt.register.limit = VECTORS * 16 - 1
     idt.register.base = address(idt.gates)
+    use()
+
+
+def use() -> None:
+    """Let this vCPU take traps by it. Another one than the first calls it after init."""
     intrinsics.lidt(address(idt.register))

@@ -26,7 +26,7 @@ def serve(_argument: u64) -> None:
     """Body of the driver's thread."""
     while True:
         threads.wait(EVENT_MEMORY_PRESSURE, 0)
-        wanted = events.shared.vcpu.pressure_frames
+        wanted = events.shared.vcpu[0].pressure_frames
         given = release(wanted)
         statistics.events += 1
         say(f"memory pressure: asked for {wanted} frames, released {given}")

@@ -1,7 +1,9 @@
-# Entry of the PV kernel, trap stubs, thread switch. In long mode, interrupts off, RDI = gpa of StartInfo.
+# Entry of the PV kernel, trap stubs, thread switch. In long mode, interrupts off, RDI = gpa of StartInfo, RSI = index of the vCPU.
         .text
-        .globl  _start, thread_first
+        .globl  _start, thread_first, vcpu_stacks
 _start: lea     boot_stack_end(%rip), %rsp
+        test    %esi, %esi
+        cmovnz  vcpu_stacks(, %rsi, 8), %rsp
         lgdt    gdt_register(%rip)
         lea     1f(%rip), %rax
         push    $8
@@ -86,6 +88,8 @@ gdt_register:
         .quad   gdt
 
         .bss
-        .balign 16
-        .skip   0x4000
+vcpu_stacks:
+        .skip   64 * 8                  /* ends of the stacks of all but vCPU 0: vcpus.start */
+        .balign 4096
+        .skip   4096                    /* vcpus.STACK_BYTES */
 boot_stack_end:

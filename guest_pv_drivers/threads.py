@@ -10,7 +10,7 @@ from hypervisor.arch_x86 import intrinsics
 from hypervisor.lang import address, link_address, offsetof, struct, u8, u32, u64
 
 MAX_THREADS: Final = 8
-STACK_BYTES: Final = 16384
+STACK_BYTES: Final = 4096  # aligned to as much: vcpus.of_stack. build/make_image.py sees that half of it is enough
 SLICE_NS: Final = 10000000
 SAVED_REGISTERS: Final = 6  # thread_switch pops R15, R14, R13, R12, RBP, RBX, then returns
 
@@ -32,7 +32,13 @@ class Thread:
     wanted: u64  # EVENT_* that it waits for, or waited for last
     got: u64  # of these, the ones that came
     wake_at: u64  # guest ns; 0: no time limit
-    stack: Annotated[list[u8], STACK_BYTES]
+
+
+@struct(align=4096)
+class Stacks:
+    """One for each thread; that of thread 0 is start.S's."""
+
+    of: Annotated[list[Annotated[list[u8], STACK_BYTES]], MAX_THREADS]
 
 
 @struct(align=16)
@@ -44,6 +50,7 @@ class Scheduler:
 
 
 scheduler: Final = Scheduler()
+stacks: Final = Stacks()
 
 
 def init() -> None:
@@ -59,7 +66,7 @@ def create(entry: u64, argument: u64) -> None:
         new += 1
     assert new < MAX_THREADS
     thread = scheduler.thread[new]
-    top = (address(thread.stack) + STACK_BYTES) >> 4 << 4
+    top = address(stacks.of[new]) + STACK_BYTES
     intrinsics.store_u64(top - 8, link_address("thread_first"))
     intrinsics.store_u64(top - 16, entry)  # RBX
     intrinsics.store_u64(top - 24, argument)  # RBP
@@ -109,7 +116,7 @@ def switch() -> None:
     while next_ready() == MAX_THREADS:
         set_timer()
         hypercall.block()
-        deliver(events.take())
+        deliver(events.take(0))
     old = scheduler.current
     new = next_ready()
     scheduler.current = new

@@ -151,7 +151,7 @@ NAMES: Final[Annotated[list[str], COMMANDS]] = [
 ]
 USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "help",
-    "list",
+    "list [ID]",
     "info NAME",
     "mem",
     "disks",
@@ -181,7 +181,7 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
 ]
 MEANINGS: Final[Annotated[list[str], COMMANDS]] = [
     "this list",
-    "all VMs",
+    "all VMs, or from one on",
     "one VM: memory, exits by cause",
     "frames by use",
     "disks of the machine and of VMs",

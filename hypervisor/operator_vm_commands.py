@@ -10,22 +10,35 @@ from hypervisor.sched import cpus
 from hypervisor.status import Status
 
 VM_STATES: Final = 6
+LISTED_MOST: Final = 64  # as many lines as an answer on the channel holds, or the console takes at once
 
 STATE_NAMES: Final[Annotated[list[str], VM_STATES]] = ["free", "running", "paused", "ended", "crashed", "reboots"]
 KIND_OF_VM: Final[Annotated[list[str], 4]] = ["?", "pv", "linux", "multiboot"]
 
 
 def list_(arguments: u64) -> None:
-    """list"""
+    """list [ID]"""
+    text.cut_word(arguments)
+    first: u64 = 0 if text.is_empty(text_at(arguments)) else text.number_at(arguments)
+    if first == text.NOT_A_NUMBER:
+        refuse("list [ID]: VMs from this one on")
+        return
     say("  id name             kind  state   weight vcpus   memory   backed       cpu")
-    for machine in vm.table.vms:
+    shown: u32 = 0
+    for id_ in range(min(first, vm.table.count), vm.table.count):
+        machine = vm.table.vms[id_]
+        if machine is not None and shown == LISTED_MOST:
+            say(f"  and more: list {id_}")
+            return
         if machine is not None:
-            mib: u64 = machine.memory_bytes >> 20
+            shown += 1
+            size: u64 = text.size(machine.memory_bytes)
+            unit = text.size_unit(machine.memory_bytes)
             kib: u64 = machine.private_frames << 2
             name = vm.name(machine)
             kind = KIND_OF_VM[machine.kind]
             state = STATE_NAMES[machine.state]
-            say(f"  {machine.id:2} {name:<16} {kind:<5} {state:<8}{machine.weight:6} {machine.vcpu_count:5} {mib:4} MiB"
+            say(f"  {machine.id:2} {name:<16} {kind:<5} {state:<8}{machine.weight:6} {machine.vcpu_count:5} {size:4} {unit}"
                 f" {kib:6}K {cpu_ms(machine):6} ms")
 
 

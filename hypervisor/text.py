@@ -8,6 +8,17 @@ SPACE: Final = 32
 NOT_A_NUMBER: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF
 
 
+def size(bytes_: u64) -> u64:
+    """In MiB, or in KiB where that is no whole number: `size_unit` says which."""
+    kib: u64 = bytes_ >> 10
+    return kib if kib % 1024 != 0 else kib >> 10
+
+
+def size_unit(bytes_: u64) -> str:
+    """KiB or MiB."""
+    return "KiB" if (bytes_ >> 10) % 1024 != 0 else "MiB"
+
+
 def same(a: str, b: str) -> bool:
     """Whether two texts are equal."""
     i: u32 = 0

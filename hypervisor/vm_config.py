@@ -1,7 +1,7 @@
 """From the bundle's configuration to VMs that run. Nothing in it is trusted: what is wrong is refused by name."""
 from typing import Final
 
-from hypervisor import bundle, disk_config, guest_console, log, phase, vm
+from hypervisor import bundle, disk_config, guest_console, log, phase, text, vm
 from hypervisor.abi import (ABI_VERSION, BUNDLE_ATTACH, BUNDLE_CONFIG_MEMBER, BUNDLE_END_AUTO, BUNDLE_MAGIC, MODULE_TEXT_BYTES,
                             VM_KIND_LINUX, VM_KIND_MULTIBOOT, VM_KIND_PV, VM_VIRTIO_CONSOLE, BundleHeader, VmConfig)
 from hypervisor.addresses import PAGE_MASK, Hva, hva_of
@@ -19,6 +19,8 @@ from hypervisor.virtio import devices
 FILE_NAME_BYTES: Final = 64
 CMDLINE_BYTES: Final = 1024
 MEMORY_LEAST: Final[u64] = 1 << 20
+MEMORY_LEAST_PV: Final[u64] = 256 << 10
+SHOWN_MOST: Final = 32  # VMs that have a line at boot: each takes some milliseconds
 MEMORY_MOST: Final[u64] = 3 << 30
 
 config: Final = VmConfig()  # the copy that is checked and used
@@ -214,7 +216,8 @@ def first_problem() -> str:
         return "its weight is out of range"
     if config.vcpu_count == 0 or config.vcpu_count > MAX_VCPUS_PER_VM:
         return "its number of vCPUs is out of range"
-    if config.memory_bytes < MEMORY_LEAST or config.memory_bytes > MEMORY_MOST or config.memory_bytes & PAGE_MASK != 0:
+    least: u64 = MEMORY_LEAST_PV if config.kind == VM_KIND_PV else MEMORY_LEAST
+    if config.memory_bytes < least or config.memory_bytes > MEMORY_MOST or config.memory_bytes & PAGE_MASK != 0:
         return "its memory size is out of range"
     if config.cap_percent != 0 and (config.cap_period_ms < limits.PERIOD_LEAST_MS or config.cap_period_ms > limits.PERIOD_MOST_MS):
         return "the period of its cap is out of range"
@@ -248,9 +251,11 @@ def load_kernel(made: Vm) -> Status:
 def start_all() -> Status:
     """Let them run, all from the same moment on: lines take milliseconds, so they come before."""
     for made in vm.table.vms:
-        if made is not None and made.state == VmState.PAUSED:
-            mib: u64 = made.memory_bytes >> 20
-            phase.found(f"vm {made.id}", f"{vm.name(made)}: {mib} MiB, {made.vcpu_count} vCPU, weight {made.weight}")
+        if made is not None and made.state == VmState.PAUSED and made.id < SHOWN_MOST:
+            unit = text.size_unit(made.memory_bytes)
+            phase.found(f"vm {made.id}", f"{vm.name(made)}: {text.size(made.memory_bytes)} {unit}, {made.vcpu_count} vCPU, weight {made.weight}")
+    if vm.table.count > SHOWN_MOST:
+        phase.found("vms", f"{vm.table.count - SHOWN_MOST} more, which `list` shows")
     for made in vm.table.vms:
         if made is not None and made.state == VmState.PAUSED:
             vm.start(made)

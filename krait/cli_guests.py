@@ -35,8 +35,13 @@ def list_(process: ProcessOption = None, as_json: JsonOption = False) -> None:
 def _row(record: Record) -> tuple[str, ...]:
     state = record["state"]
     return (record["name"], record["kind"], f"[{STATE_STYLE.get(state, '')}]{state}[/]" if state in STATE_STYLE else state,
-            str(record["vcpu_count"]), str(record["weight"]), f"{record['memory_bytes'] >> 20} MiB",
+            str(record["vcpu_count"]), str(record["weight"]), memory(record["memory_bytes"]),
             f"{record['private_frames'] * 4} KiB", f"{record['cpu_ns'] / 1e9:.2f} s", f"{sum(record['exits'].values()):,}")  # fmt: skip
+
+
+def memory(size: int) -> str:
+    """As the operator's `list` has it."""
+    return f"{size >> 10} KiB" if size % (1 << 20) else f"{size >> 20} MiB"
 
 
 def top_(

@@ -27,7 +27,7 @@ PAGE = 4096
 CMDLINE_BYTES = 1024
 WEIGHTS = (1, 10_000)
 MOST_REBOOTS = 1_000_000
-MINIMUM_MEMORY = 2 << 20
+LEAST_MEMORY = {"pv": 256 << 10, "linux": 2 << 20, "multiboot": 2 << 20}
 HOST_MEMORY = 256 << 20
 """What the machine of a single Linux guest has beyond the guest's memory: the hypervisor, and the bundle."""
 
@@ -40,7 +40,6 @@ VIRTIO_CONSOLE = "console=hvc0"
 """The word for a VM of `console = "virtio"`; behind the UART, which has what comes before the driver is there."""
 
 DEFAULT_LINUX_CMDLINE = f"{SHELL_CMDLINE} krait.end=poweroff"
-MOST_VCPUS = {"pv": 1, "linux": model.MAX_VCPUS_PER_VM, "multiboot": model.MAX_VCPUS_PER_VM}
 
 Value = str | int | float | bool | list[object] | dict[str, object]
 
@@ -280,9 +279,9 @@ def _vm(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object],
     return VmSettings(
         name=name,
         kind=kind,
-        memory=reader.size((*where, "memory"), table.get("memory", DEFAULT_MEMORY[kind]), MINIMUM_MEMORY),
+        memory=reader.size((*where, "memory"), table.get("memory", DEFAULT_MEMORY[kind]), LEAST_MEMORY[kind]),
         weight=reader.number((*where, "weight"), table.get("weight", 100), *WEIGHTS),
-        vcpus=reader.number((*where, "vcpus"), table.get("vcpus", 1), 1, MOST_VCPUS[kind]),
+        vcpus=reader.number((*where, "vcpus"), table.get("vcpus", 1), 1, model.MAX_VCPUS_PER_VM),
         reboots=reader.number((*where, "reboots"), table["reboots"], 0, MOST_REBOOTS) if "reboots" in table else None,
         cmdline=_cmdline(reader, where, table, kind),
         kernel=reader.file((*where, "kernel"), table["kernel"], folder) if "kernel" in table else None,

@@ -7,21 +7,23 @@ from typing import Annotated, Final
 from guest_pv_drivers import clock, command_line, memory, memory_pressure, threads
 from guest_pv_drivers.console import say
 from guest_pv_drivers.workloads.isolation import errors, write_all
+from hypervisor.arch_x86 import intrinsics
 from hypervisor.lang import struct, u32, u64
 
 FRAMES_PER_MIB: Final = 256
 FRAME_WORDS: Final = 512
-MAX_OWNED: Final = 65536
+PART: Final = 1024  # numbers of frames that one frame has room for
+MAX_PARTS: Final = 64
 LIMIT_MS: Final = 60000
 RETRY_MS: Final = 1
 
 
 @struct
 class Owned:
-    """Frames that this workload took, in order."""
+    """Frames that this workload took, in order; their numbers stand in frames of their own, which nobody gets back."""
 
     count: u64
-    frame: Annotated[list[u32], MAX_OWNED]
+    parts: Annotated[list[u64], MAX_PARTS]  # addresses, 0: not needed yet
 
 
 owned: Final = Owned()
@@ -41,9 +43,11 @@ def take(count: u64) -> bool:
     end = clock.now_ns() + LIMIT_MS * clock.NS_PER_MS
     while owned.count < count:
         frame = memory.alloc()
-        if frame != 0:
+        if frame != 0 and owned.parts[owned.count // PART] == 0:
+            owned.parts[owned.count // PART] = frame * memory.PAGE_SIZE
+        elif frame != 0:
             write_all(frame, 1, 0)
-            owned.frame[owned.count] = u32(frame)
+            intrinsics.store_u32(place_of(owned.count), u32(frame))
             owned.count += 1
         elif clock.now_ns() > end:
             return False
@@ -52,11 +56,21 @@ def take(count: u64) -> bool:
     return True
 
 
+def place_of(i: u64) -> u64:
+    """Where the number of the i-th frame stands."""
+    return owned.parts[i // PART] + i % PART * 4
+
+
+def frame_of(i: u64) -> u64:
+    """The i-th frame."""
+    return intrinsics.load_u32(place_of(i))
+
+
 def wrong_words() -> u64:
     """Words of the owned frames that changed."""
     wrong: u64 = 0
     for i in range(owned.count):
-        wrong += errors(owned.frame[i], 1, 0)
+        wrong += errors(frame_of(i), 1, 0)
     return wrong
 
 
@@ -67,7 +81,7 @@ def fill_and_free(fill: u64) -> bool:
         return False
     while owned.count > fill // 4:
         owned.count -= 1
-        memory.free(owned.frame[owned.count])
+        memory.free(frame_of(owned.count))
     return True
 
 
@@ -82,7 +96,7 @@ def give_unused(fill: u64) -> u32:
     taken: u64 = 0
     changed: u64 = 0
     for i in range(kept, fill):
-        wrong = errors(owned.frame[i], 1, 0)
+        wrong = errors(frame_of(i), 1, 0)
         taken += 1 if wrong == FRAME_WORDS else 0
         changed += 1 if 0 < wrong < FRAME_WORDS else 0
     if changed != 0 or wrong_words() != 0:

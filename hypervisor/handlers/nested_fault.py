@@ -1,7 +1,7 @@
 """Nested page fault (SVM #VMEXIT_NPF, VT-x EPT violation): the guest touched a guest-physical page that it may not use so."""
 from __future__ import annotations
 
-from hypervisor import crash, guest_code, mmio_devices, mmio_emulation, mmio_known
+from hypervisor import crash, guest_code, mmio_devices, mmio_emulation, mmio_known, text
 from hypervisor.abi import VM_KIND_PV
 from hypervisor.addresses import PAGE_SHIFT, Gfn
 from hypervisor.arch_x86 import backend
@@ -60,7 +60,8 @@ def touch_hole(vm: Vm, vcpu: Vcpu, exit: VmExit) -> Outcome:
     gfn = Gfn(exit.gpa >> PAGE_SHIFT)
     if vm.kind == VM_KIND_PV or exit.is_fetch or exit.in_page_walk:
         vm.holes_touched += 1
-        crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, beyond its {vm.memory_bytes >> 20} MiB,")
+        unit = text.size_unit(vm.memory_bytes)
+        crash.stop(vcpu, exit, f"touched {exit.gpa:#x}, beyond its {text.size(vm.memory_bytes)} {unit},")
         return Outcome.STOP
     if not exit.is_write and gfn < GFN_LIMIT and holes.show_ones(vm, gfn) != Status.NO_MEMORY:
         vm.holes_touched += 1

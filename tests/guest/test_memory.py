@@ -1,5 +1,7 @@
 """The guest's frame allocator against a hypervisor that gives and takes at random."""
 
+from typing import Annotated
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -7,10 +9,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from guest_pv_drivers import memory, memory_pressure
 from hypervisor.abi import HYPERCALL_BASE, Error, Hypercall, PageState
 from hypervisor.arch_x86.fake.machine import machine
-from hypervisor.lang import clear
+from hypervisor.lang import address, clear, struct, u8
 
 FIRST = 100
 FRAMES = 200
+
+
+@struct
+class Bytes:
+    """The allocator's map."""
+
+    of: Annotated[list[u8], FRAMES]
 
 
 class FakeHypervisor:
@@ -50,7 +59,8 @@ class Allocator(RuleBasedStateMachine):
         machine.reset()
         clear(memory.frames)
         clear(memory_pressure.statistics)
-        memory.start_allocator(FIRST, FRAMES)
+        self.states = Bytes()
+        memory.start_allocator(address(self.states), FIRST, FRAMES)
         self.hypervisor = FakeHypervisor(chunk, limit)
         machine.on_hypercall = self.hypervisor.answer
         self.used: list[int] = []
