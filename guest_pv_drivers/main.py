@@ -32,8 +32,7 @@ WORKLOAD_COUNT: Final = 27
 NAMES: Final[Annotated[list[str], WORKLOAD_COUNT]] = [
     "hello", "echo", "spin", "idle", "preemption", "registers", "memory-write", "memory-peek", "trade", "populate",
     "beyond", "triple-fault", "exception", "crash", "bad-hypercalls", "escape", "bench-exits", "reboot", "ticks",
-    "disk", "disk-bench", "disk-fuzz", "apic-storm", "job", "stress", "spin-all",
-    "ipi-storm"]
+    "disk", "disk-bench", "disk-fuzz", "apic-storm", "job", "stress", "spin-all", "ipi-storm"]
 WORKLOADS: Final = (
     hello, echo, spin, idle, preemption, registers, memory_write, memory_peek, trade, populate,
     beyond, triple_fault, exception, crash, bad_hypercalls, escape, bench_exits, reboot, ticks,

@@ -5,11 +5,11 @@ threads, which all run on vCPU 0. Threads, console and memory allocator are vCPU
 """
 from typing import Annotated, Final
 
-from guest_pv_drivers import events, hypercall, idt, memory, start_info, threads
+from guest_pv_drivers import events, hypercall, idt, memory, start_info
 from guest_pv_drivers.events import MAX_VCPUS
-from hypervisor.abi import EVENT_WAKE, Hypercall
+from hypervisor.abi import Hypercall
 from hypervisor.arch_x86 import intrinsics
-from hypervisor.lang import address, link_address, offsetof, struct, u32, u64
+from hypervisor.lang import address, link_address, struct, u32, u64
 
 STACK_BYTES: Final = 4096
 
@@ -87,12 +87,14 @@ def next_job(vcpu: u32) -> u64:
 def finish(vcpu: u32, result: u64) -> None:
     """It has done the job."""
     jobs.result[vcpu] = result
-    intrinsics.atomic_xchg_u64(address(jobs) + offsetof(Jobs, "finished") + 8 * u64(vcpu), jobs.round)
+    intrinsics.atomic_xchg_u64(address(jobs.finished) + 8 * u64(vcpu), jobs.round)
     hypercall.call1(Hypercall.WAKE, 0)
 
 
 def wait_for_all() -> None:
-    """On vCPU 0: sleep until everybody has finished the round."""
+    """On vCPU 0: sleep until everybody has finished the round. Interrupts are taken meanwhile, which BLOCK does not do."""
+    flags = intrinsics.interrupts_off()
     for vcpu in range(count()):
-        while jobs.finished[vcpu] != jobs.round:
-            threads.wait(EVENT_WAKE, 0)
+        while intrinsics.atomic_load_u64(address(jobs.finished) + 8 * u64(vcpu)) != jobs.round:
+            intrinsics.halt_once()
+    intrinsics.interrupts_restore(flags)

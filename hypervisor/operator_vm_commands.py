@@ -23,7 +23,7 @@ def list_(arguments: u64) -> None:
     if first == text.NOT_A_NUMBER:
         refuse("list [ID]: VMs from this one on")
         return
-    say("  id name             kind  state   weight vcpus   memory   backed       cpu")
+    say("  id name             kind      state   weight vcpus   memory   backed       cpu")
     shown: u32 = 0
     for id_ in range(min(first, vm.table.count), vm.table.count):
         machine = vm.table.vms[id_]
@@ -38,7 +38,7 @@ def list_(arguments: u64) -> None:
             name = vm.name(machine)
             kind = KIND_OF_VM[machine.kind]
             state = STATE_NAMES[machine.state]
-            say(f"  {machine.id:2} {name:<16} {kind:<5} {state:<8}{machine.weight:6} {machine.vcpu_count:5} {size:4} {unit}"
+            say(f"  {machine.id:2} {name:<16} {kind:<9} {state:<8}{machine.weight:6} {machine.vcpu_count:5} {size:4} {unit}"
                 f" {kib:6}K {cpu_ms(machine):6} ms")
 
 

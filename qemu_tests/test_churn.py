@@ -11,7 +11,7 @@ from qemu_tests.harness import EXPECT_SECONDS
 from qemu_tests.test_channel import Talk, board
 from qemu_tests.test_pv_guests import pv
 
-LIVES = {"svm": 2000, "vtx": 60}
+LIVES = {"svm": 2000, "vtx": 60, "svm2": 300, "vtx2": 30}
 
 
 def event(guests: Switchboard, name: str, kind: str) -> None:
@@ -22,7 +22,7 @@ def event(guests: Switchboard, name: str, kind: str) -> None:
             return
 
 
-@pytest.mark.parametrize("machine", ["svm", "vtx"], indirect=True)
+@pytest.mark.parametrize("machine", list(LIVES), indirect=True)
 def test_no_frame_is_lost(machine: Machine, boot: Boot, request: pytest.FixtureRequest) -> None:
     """Each life: made from the bundle under a name of its own; ends by itself, or is destroyed while it is loaded or runs."""
     lives = LIVES[request.node.callspec.params["machine"]]

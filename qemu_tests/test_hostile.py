@@ -104,7 +104,10 @@ def check_hostile(end: End, amd: bool) -> None:
     assert len(re.findall(r"^  code [0-9a-f]{2} ", end.text, re.MULTILINE)) >= end.text.count("with an instruction not decoded")
 
 
-@pytest.mark.parametrize("machine", ["svm", "vtx", "kvm", "svm2", "vtx2"], indirect=True)
+ALL = pytest.mark.parametrize("machine", ["svm", "vtx", "kvm", "svm2", "vtx2"], indirect=True)
+
+
+@ALL
 def test_sixteen_guests_of_three_kinds_and_hostile_ones(machine: Machine, boot: Boot) -> None:
     """PV, Multiboot and Linux guests print exactly what they should while others try everything."""
     names = [f"pv{number}" for number in range(9)]
@@ -125,6 +128,7 @@ def test_sixteen_guests_of_three_kinds_and_hostile_ones(machine: Machine, boot: 
     check_hostile(end, machine.emulator == "qemu")
 
 
+@ALL
 def test_every_msr(machine: Machine, boot: Boot) -> None:
     """A guest reads and writes all 25,088 numbers of the architectural ranges: what answers is what docs/cpu-policy.md lists."""
     end = boot(machine, vms=[hostile("m-msrs", "msrs", small=True), pv("good", "memory-write", "ms=200")], debug=False).wait_end()

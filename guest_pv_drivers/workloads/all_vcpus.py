@@ -1,5 +1,5 @@
 """All vCPUs at once. `spin-all`: each counts for `ms=`. `ipi-storm`: each sends `ipis=` interrupts, one at a time, to the next in the
-ring; then vCPU 0 sends as many to all others at once. One that does not come within ten seconds is lost."""
+ring; then vCPU 0 sends as many to all others at once. One that does not come within a minute is lost."""
 from typing import Final
 
 from guest_pv_drivers import apic, clock, command_line, hypercall, vcpus
@@ -11,7 +11,7 @@ JOB_COUNT: Final = 0  # main.JOBS
 JOB_ENABLE: Final = 1
 JOB_RING: Final = 2
 JOB_TAKE: Final = 3
-PATIENCE_NS: Final[u64] = 10_000_000_000
+PATIENCE_NS: Final[u64] = 60_000_000_000
 ITERATIONS_PER_LOOK: Final = 20000
 EXIT_FAILED: Final = 1
 
@@ -59,10 +59,7 @@ def ipi_storm() -> u32:
     vcpus.finish(0, 0)
     vcpus.wait_for_all()
     report("to all others", 1)
-    lost: u64 = 0
-    for vcpu in range(vcpus.count()):
-        lost += vcpus.jobs.result[vcpu]
-    return 0 if lost == 0 and taken_by_all(0) == expected(0) + expected(1) else EXIT_FAILED
+    return 0 if taken_by_all(0) == expected(0) + expected(1) else EXIT_FAILED
 
 
 def ipis() -> u64:
@@ -95,15 +92,13 @@ def enable_job(_vcpu: u32) -> u64:
 
 
 def ring_job(vcpu: u32) -> u64:
-    """To the next one; how many were lost."""
+    """To the next one, each time once it has taken the one before. One that is lost is missing in the report."""
     following = u32((vcpu + 1) % vcpus.count())
-    lost: u64 = 0
     for _ in range(ipis()):
         before = apic.came_to(following)
         apic.interrupt_one(following)
-        if not came(following, before):
-            lost += 1
-    return lost
+        came(following, before)
+    return 0
 
 
 def broadcast() -> None:
@@ -115,12 +110,9 @@ def broadcast() -> None:
 
 
 def take_job(vcpu: u32) -> u64:
-    """Take as many as vCPU 0 sends; how many did not come."""
-    all_: u64 = 2 * ipis()
-    while apic.came_to(vcpu) < all_:
-        before = apic.came_to(vcpu)
-        if not came(vcpu, before):
-            return all_ - before
+    """Take as many as vCPU 0 sends."""
+    while apic.came_to(vcpu) < 2 * ipis() and came(vcpu, apic.came_to(vcpu)):
+        intrinsics.compiler_barrier()
     return 0
 
 
