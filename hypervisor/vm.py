@@ -13,8 +13,8 @@ from hypervisor.lang import address, at, sizeof, struct, text_at, u16, u32, u64,
 from hypervisor.memory import frames, guest_memory, nested
 from hypervisor.model import (CONSOLE_OUTPUT_BYTES, MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, WORK_RESCHED, Vm, VmState)
 from hypervisor.paging import page_state, pressure
-from hypervisor.sched import cap, limits
-from hypervisor.sched.wake import wake
+from hypervisor.sched import account, cap, cpus, limits
+from hypervisor.sched.wake import ask, wake
 from hypervisor.status import Status
 from hypervisor.virtio import devices
 from hypervisor.virtio.state import CONSOLE_QUEUES, DeviceKind
@@ -79,7 +79,8 @@ def create(config: VmConfig) -> Status:
     vm.cpus = config.cpus
     cap.set_cap(vm, config.cap_percent, clock.ticks_of(config.cap_period_ms * NS_PER_MS), clock.now())
     if vm.cpus != 0:
-        limits.bind_new(clock.now())
+        limits.bind_new(account.charge_running())
+        ask(cpus.present())
     vm.memory_bytes = config.memory_bytes & ~PAGE_MASK
     vm.vcpu_count = config.vcpu_count
     vm.reboots_most = config.reboots

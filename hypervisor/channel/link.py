@@ -313,7 +313,7 @@ def send_trace() -> bool:
 
 
 def send(kind: FrameKind, stream: u32, place: u64, length: u64) -> None:
-    """One frame into the UART's ring, which has room: poll asks before.."""
+    """One frame into the UART's ring, which has room: poll asks before."""
     assert length <= PAYLOAD_MOST
     header = FrameHeader()
     frames.fill_header(header, kind, stream, u32(length))

@@ -121,6 +121,31 @@ def test_limits_change_while_vcpus_wait_and_run(which: policy.Policy) -> None:
     assert not policy.contended() and all(running is None for running in host.running)
 
 
+@pytest.mark.parametrize("which", list(policy.Policy))
+def test_a_bound_vm_is_made_while_others_wait(which: policy.Policy) -> None:
+    """Those were put in order when nobody was bound: another CPU finds each of them, and not the new one."""
+    policy.select(which, 0)
+    vms = [vm_of() for _ in range(30)]
+    bound = vm_of()
+    for vm in vms:
+        policy.enqueue(the_vcpu(vm), 0)
+    limits.bind_new(0)
+    bound.cpus = 0b0001
+    policy.enqueue(the_vcpu(bound), 0)
+    for _ in vms:
+        running = policy.pick(1, 0)
+        assert running is not None and running.vm != bound
+        policy.dequeue(running, 0)
+    assert policy.pick(1, 0) is None and policy.pick(0, 0) == bound.vcpus[0]
+
+
+def the_vcpu(vm: Vm) -> Vcpu:
+    """Its first one."""
+    vcpu = vm.vcpus[0]
+    assert vcpu is not None
+    return vcpu
+
+
 def test_steal_time_is_what_a_vcpu_waits() -> None:
     clear(host)
     policy.start(MS, 1)
