@@ -5,7 +5,7 @@ Little endian, after a header of eight u32 (hypervisor/symbols.py reads it):
     blocks, one for every BLOCK functions: (offset of the first from text base, of its record, of its name)
     record of a function, in rising order: (uvarint distance from the function before, uvarint length of its lines, lines);
         lines: (uvarint address delta, uvarint zigzag(line delta) * 2 + file changed, [uvarint file])
-    files: offset of the name of each
+    files: offset of the name of each, with bit 31 if HOME is to be read before it
     names: NUL-terminated, those of the functions in their order, then those of files
 """
 from __future__ import annotations
@@ -20,6 +20,8 @@ from toolchain import BUILD, run
 
 MAGIC = 0x4D59534B  # "KSYM"
 HEADER = struct.Struct("<8I")
+HOME = "hypervisor/"  # where nearly all files lie
+IN_HOME = 1 << 31
 BLOCK = 16  # functions that are found by walking, after a binary search over the blocks
 _ROW = re.compile(r"^\S+\s+(\d+)\s+0x([0-9a-f]+)")
 _FILE = re.compile(r"^(?:CU: )?(\S+?):(?:\[\+\+\])?$")
@@ -119,8 +121,8 @@ def encode(text: tuple[int, int], functions: list[tuple[int, str]], rows: list[R
         last_start = start
     file_table = bytearray()
     for file in files:
-        file_table += struct.pack("<I", len(names))
-        names += file.encode("ascii") + b"\0"
+        file_table += struct.pack("<I", len(names) | (IN_HOME if file.startswith(HOME) else 0))
+        names += file.removeprefix(HOME).encode("ascii") + b"\0"
     at_files = HEADER.size + len(blocks)
     at_records = at_files + len(file_table)
     header = HEADER.pack(MAGIC, text[0], text[1] - text[0], len(functions), HEADER.size, at_files, at_records, at_records + len(records))

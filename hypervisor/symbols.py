@@ -10,6 +10,7 @@ from hypervisor.lang import at, link_address, sizeof, struct, text_at, u8, u32, 
 
 MAGIC: Final = 0x4D59534B
 BLOCK: Final = 16
+IN_HOME: Final = 1 << 31  # of an entry of the list of files
 
 
 @struct
@@ -51,9 +52,10 @@ class Offset:
 
 @struct
 class Place:
-    """Where an address lies. `line` is 0 and `file` empty where no line is known."""
+    """Where an address lies: file `file` of folder `home`. `line` is 0 and `file` empty where no line is known."""
 
     function: str
+    home: str
     file: str
     line: u32
     offset: u32  # bytes from the start of the function
@@ -147,6 +149,7 @@ def find_line(found: Table, base: u64, reader: Reader, place: Place) -> None:
     """Walk the lines of a function up to place.offset."""
     place.line = 0
     place.file = ""
+    place.home = ""
     covered: u64 = 0
     while reader.next < reader.end:
         covered += read_number(reader)
@@ -155,7 +158,8 @@ def find_line(found: Table, base: u64, reader: Reader, place: Place) -> None:
         change = read_number(reader)
         if change & 1 != 0:
             file = at(Offset, base + found.files + read_number(reader) * 4)
-            place.file = text_at(base + found.names + file.value)
+            place.home = "hypervisor/" if file.value & IN_HOME != 0 else ""
+            place.file = text_at(base + found.names + (file.value & (IN_HOME - 1)))
         delta = change >> 2
         place.line = place.line + delta if change & 2 == 0 else place.line - delta - 1
 

@@ -36,6 +36,6 @@ def _walk(start: u64) -> None:
 def _show_place(rip: u64) -> None:
     place = symbols.Place()
     if symbols.lookup(rip, place):
-        say(f"    {rip:016x} {place.function} ({place.file}:{place.line})")
+        say(f"    {rip:016x} {place.function} ({place.home}{place.file}:{place.line})")
     else:
         say(f"    {rip:016x}")

@@ -63,7 +63,7 @@ def test_every_line_of_the_image_is_found(elf: Path, table: tuple[symbols.Table,
     assert len(inside) > 500
     for address, file, line in inside:
         assert symbols.lookup_in(table[0], table[1], address, place)
-        assert (place.file, place.line) == (file, line)
+        assert (place.home + place.file, place.line) == (file, line)
     for address, name in names.items():
         assert symbols.lookup_in(table[0], table[1], address, place)
         assert (place.function, place.offset) == (name, 0)
@@ -92,7 +92,7 @@ def test_traps_name_the_line_of_the_index(elf: Path, table: tuple[symbols.Table,
         for address, text in instructions:
             if text.startswith("ud2"):
                 assert symbols.lookup_in(table[0], table[1], address, place)
-                lines.add((place.file, place.line))
+                lines.add((place.home + place.file, place.line))
     sources = {(file, line): (ROOT / file).read_text().splitlines()[line - 1] for file, line in lines}
     assert sources
     for where, source in sources.items():
