@@ -10,7 +10,9 @@ from hypervisor.abi import VM_KIND_LINUX
 from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend, serial
 from hypervisor.arch_x86.cpu_features import features
+from hypervisor.arch_x86.defs.svm import V_INTR_VECTOR_SHIFT, V_IRQ
 from hypervisor.arch_x86.fake.machine import machine
+from hypervisor.arch_x86.svm import inject
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.arch_x86.vm_exit import Cause, VmExit
 from hypervisor.devices import lapic
@@ -23,6 +25,16 @@ from tests.memory.world import World, vcpu_of
 
 PAGES = 8192  # 32 MiB
 BCD_CLOCK = {0x00: 0x30, 0x02: 0x59, 0x04: 0x23, 0x07: 0x31, 0x08: 0x12, 0x09: 0x99, 0x32: 0x19, 0x0A: 0x26, 0x0B: 0x02}
+
+
+def waiting_vector(vmcb: Vmcb) -> int | None:
+    """The external interrupt that the guest is to take at its next entry."""
+    return vmcb.v_intr >> V_INTR_VECTOR_SHIFT & 0xFF if inject.on_its_way(vmcb) else None
+
+
+def take_interrupt(vmcb: Vmcb) -> None:
+    """The guest takes it: the CPU clears V_IRQ (AMD APM vol. 2 rev. 3.42, 15.21.4)."""
+    vmcb.v_intr &= ~V_IRQ
 
 
 class Stock:

@@ -21,7 +21,7 @@ from hypervisor.handlers import hlt
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.lang import address
 from hypervisor.model import Vcpu, VcpuState, Vm
-from tests.linux.stock import Stock
+from tests.linux.stock import Stock, waiting_vector
 
 COUNT = 4
 VALID = 1 << 31
@@ -173,11 +173,11 @@ def test_cr8_holds_interrupts_back(siblings: Siblings) -> None:
     vmcb.v_intr = vmcb.v_intr & ~0xFF | 5
     siblings.icr(1, 0x51, 0)
     inject.deliver(vcpu)
-    assert vmcb.event_injection == 0 and vmcb.intercept_cr & INTERCEPT_CR8_WRITE
+    assert waiting_vector(vmcb) is None and vmcb.intercept_cr & INTERCEPT_CR8_WRITE
     assert apic_bus.read_page(vcpu, lapic.TPR) == 0x50
     apic_bus.set_cr8(vcpu, 4)
     inject.deliver(vcpu)
-    assert vmcb.event_injection == VALID | 0x51 and not vmcb.intercept_cr & INTERCEPT_CR8_WRITE
+    assert waiting_vector(vmcb) == 0x51 and not vmcb.intercept_cr & INTERCEPT_CR8_WRITE
 
 
 def test_a_halted_vcpu_with_interrupts_off_hears_only_nmi_and_init(siblings: Siblings) -> None:

@@ -19,7 +19,7 @@ from hypervisor.handlers import cpuid, hlt, io, rdmsr, triple_fault, wrmsr
 from hypervisor.handlers.outcome import Outcome
 from hypervisor.memory import guest_memory
 from hypervisor.model import WORK_INJECT, VcpuState, VmState
-from tests.linux.stock import PAGES, Stock
+from tests.linux.stock import PAGES, Stock, take_interrupt, waiting_vector
 
 MEMORY = PAGES * PAGE_SIZE
 UART = 0x3F8
@@ -128,7 +128,7 @@ def test_the_timer_wakes_and_interrupts(stock: Stock) -> None:
     stock.vmcb.rflags = RFLAGS_IF
     assert inject.interrupt_pending(stock.vcpu)
     inject.deliver(stock.vcpu)
-    assert stock.vmcb.event_injection & 0xFFFFFFFF == 0x80000030
+    assert waiting_vector(stock.vmcb) == 0x30
     assert not inject.interrupt_pending(stock.vcpu)
 
 
@@ -147,9 +147,9 @@ def expiries(stock: Stock, until: int, serve: Callable[[], None]) -> int:
 def take_and_end(stock: Stock) -> None:
     """The guest takes its interrupt and ends it at both 8259s."""
     stock.vmcb.rflags = RFLAGS_IF
-    stock.vmcb.event_injection = 0
+    take_interrupt(stock.vmcb)
     inject.deliver(stock.vcpu)
-    assert stock.vmcb.event_injection != 0
+    assert waiting_vector(stock.vmcb) is not None
     for port in (0xA0, 0x20):
         access(stock, port, value=0x20)
 
@@ -226,11 +226,11 @@ def test_an_interrupt_waits_for_the_window(stock: Stock) -> None:
     assert cpus[0].work & WORK_INJECT
     stock.vmcb.rflags = 0
     inject.deliver(stock.vcpu)
-    assert stock.vmcb.event_injection == 0
+    assert waiting_vector(stock.vmcb) is None
     assert inject.interrupt_pending(stock.vcpu)
     stock.vmcb.rflags = RFLAGS_IF
     inject.deliver(stock.vcpu)
-    assert stock.vmcb.event_injection & 0xFF == 0x34
+    assert waiting_vector(stock.vmcb) == 0x34
 
 
 @given(st.binary(min_size=1, max_size=200))
