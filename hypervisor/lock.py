@@ -1,7 +1,8 @@
 """The one lock of the hypervisor: held by the CPU that runs hypervisor code, from VM exit to VM entry and out of idle.
 
 Whoever comes when it is free takes it: a lock that is handed over in order stands still where a CPU that waits may itself be off its
-core, below an outer hypervisor or emulator. Whoever holds it finds all of the hypervisor's data at rest. It is not held in guests,
+core, below an outer hypervisor or emulator. Who comes while others wait lets these go first, but not for long: else a CPU that is asked
+to run only while another one holds the lock, as by a deterministic emulator, never has it. Whoever holds it finds all of the hypervisor's data at rest. It is not held in guests,
 in idle, and while a CPU comes up. docs/smp.md tells why there is one only.
 """
 from typing import Final
@@ -14,7 +15,8 @@ from hypervisor.cpu import this_cpu
 from hypervisor.lang import address, apart, offsetof, struct, u32, u64
 
 LONG_NS: Final[u64] = 2_000_000_000  # debug images: to wait longer is a bug, or a machine with too few cores, and said
-GIVE_WAY: Final = 10_000  # PAUSEs: for so long others who wait may come first
+GIVE_WAY: Final = 10_000  # PAUSEs: for so long others who wait may come first between two pieces,
+COME_AFTER: Final = 100  # and before a CPU that has just come
 
 
 @struct
@@ -31,6 +33,8 @@ lock: Final = Lock()
 
 def acquire() -> None:
     """Wait until it is this CPU's. Interrupts are off; the CPU does not hold it yet."""
+    if load_u32(address(lock) + offsetof(Lock, "waiting")) != 0:
+        _let_pass(COME_AFTER)
     if atomic_xchg_u64(address(lock), 1) != 0:
         _wait()
     if DEBUG:
@@ -47,11 +51,17 @@ def release() -> None:
 def give_way() -> None:
     """Let others who wait have it first, and take it again. The CPU holds it."""
     release()
+    _let_pass(GIVE_WAY)
+    acquire()
+
+
+@apart
+def _let_pass(most: u32) -> None:
+    """Until somebody who waits has it, nobody waits, or for so many PAUSEs."""
     spins: u32 = 0
-    while load_u32(address(lock) + offsetof(Lock, "waiting")) != 0 and load_u64(address(lock)) == 0 and spins < GIVE_WAY:
+    while load_u32(address(lock) + offsetof(Lock, "waiting")) != 0 and load_u64(address(lock)) == 0 and spins < most:
         pause()
         spins += 1
-    acquire()
 
 
 @apart
