@@ -115,7 +115,8 @@ def debug(arguments: u64) -> None:
 
 def power_off(arguments: u64) -> None:
     """poweroff, quit"""
-    capture.active = False  # the operator's console ends with the ledger's line
+    capture.active = False  # the operator's console ends with the ledger's line,
+    serial.flush()  # for which its ring may have no room
     machine_exit.leave(EXIT_OK if ledger_check.check() == 0 else EXIT_PANIC)
 
 
