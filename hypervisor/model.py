@@ -166,7 +166,8 @@ class Vcpu:
     event_interrupt: bool  # pending_events has been shown in VcpuInfo; event_vector waits for injection
     on_cpu: bool  # it is the vCPU whose state is loaded (Cpu.vcpu)
     cpu: Cpu | None  # where it runs, or ran last
-    restart: bool  # the last exit is handled, by     # switched state
+    restart: bool  # the last exit is handled, again or for the first time, in place of the next entry: WAIT, or its VM was stopped meanwhile
+    # switched state
     xcr0: u64
     dr: Annotated[list[u64], 4]
     dr6: u64
