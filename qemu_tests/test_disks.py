@@ -200,7 +200,6 @@ def reads_of(console: Console, vms: list[str]) -> list[tuple[int, int]]:
     return [(int(match[1]), int(match[2])) for match in found]
 
 
-@pytest.mark.skip(reason="known fault: beside three saturating guests a transfer of the throttled disk waits for its time-out")
 @svm_only
 def test_shares_of_a_slow_disk(machine: Machine, boot: Boot) -> None:
     """Three Linux guests at weights 1:2:4 saturate one disk that does 50 requests a second: their shares of requests and of bytes are

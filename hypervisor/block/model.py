@@ -260,7 +260,9 @@ class HostDisk:
     table: TableState
     partitions: Annotated[list[Partition], MAX_PARTITIONS]
     state: DiskState
-    polled: bool  # its interrupts are off: transfers that have ended are looked for in time
+    polled: bool  # its interrupts are off: transfers that have ended are looked for in time (polling.py)
+    ended_at: u64  # host TSC at which one was last seen to have ended, or was first waited for
+    gap: u64  # TSC ticks between two ends, lately
     # scheduler.py
     transfers: Hva  # TRANSFERS_A_DISK of them
     busy: u64  # transfers in flight, a bit each

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor import clock, timers
-from hypervisor.block import completion, cutter, host_disk, limits, overlay, overlay_store, virtual_disk
+from hypervisor.block import completion, cutter, host_disk, limits, overlay, overlay_store, polling, virtual_disk
 from hypervisor.block.host_disk import lowest_bit, release_transfer, take_transfer, transfer_of
 from hypervisor.block.model import (SECTOR_SHIFT, TRANSFERS_A_DISK, Completion, Direction, DiskState, HostDisk, Outcome, Request,
                                     StoreState, Transfer, VirtualDisk, disks)
@@ -35,8 +35,6 @@ RESET_NS: Final[u64] = 5_000_000_000
 WATCH_NS: Final[u64] = 500_000_000  # how often transfers in flight are looked at
 RESET_STEP_NS: Final[u64] = 1_000_000
 TRIES: Final = 2
-POLL_FROM: Final = 8  # transfers in flight; with fewer, each interrupts
-POLL_NS: Final[u64] = 100_000
 
 
 @struct
@@ -80,10 +78,11 @@ def turn(cpu: Cpu) -> u64:
         host = disks.host[number]
         watch(host, now)
         count = take_in(host)
+        polling.note(host, count, now)
         before: u64 = host.started
         ended += count
         look_at = min(look_at, now if count == ENDS_A_TURN else start_some(host, now))
-        look_at = min(look_at, choose_polling(host, now))
+        look_at = min(look_at, polling.choose(host, now))
         if count != 0 and host.shares:
             look_at = now  # for the other disk
         spent += count + 2 * (host.started - before)
@@ -103,18 +102,6 @@ def served(disk: VirtualDisk) -> None:
     if cpu is not None and vm is not None:
         under_way.served = vm.vcpus[0]
         under_way.since = account.end(cpu, under_way.since, under_way.served)
-
-
-def choose_polling(host: HostDisk, now: u64) -> u64:
-    """Many transfers in flight: look for their ends in time, in place of an interrupt each. Host TSC at which to look."""
-    if host.immediate:
-        return now if host.in_flight != 0 else NEVER
-    polled = host.in_flight >= POLL_FROM
-    if polled != host.polled:
-        host.polled = polled
-        driver.let_interrupt(host, not polled)
-        return now  # what ended meanwhile has not interrupted
-    return now + clock.ticks_of(POLL_NS) if polled else NEVER
 
 
 def take_in(host: HostDisk) -> u32:
