@@ -168,8 +168,8 @@ def _put_map(disk: VirtualDisk, transfer: Transfer) -> None:
     store = disk.overlay.store
     key: u64 = MAP_KEYS + store.dirty_from // MAPS_A_FRAME
     place = overlay.slot(disk, key, False)
-    while load_u64(place) & MASK == 0:
-        key += 1
+    while place == 0 or load_u64(place) & MASK == 0:
+        key = key + 1 if place != 0 else (key | ENTRIES - 1) + 1  # a table is missing where a cut left nothing of a large FLUSH but its end
         place = Hva(place + 8) if key % ENTRIES != 0 else overlay.slot(disk, key, False)
     entry = load_u64(place)
     number = lowest_bit(entry & MASK)

@@ -275,6 +275,27 @@ def test_a_map_without_a_valid_copy_fails_until_undo(library: HostLibrary) -> No
     assert again.read(56, 8) == [9] * 8
 
 
+def test_a_flush_passes_over_what_is_missing_of_a_large_map() -> None:
+    """A cut under a FLUSH of gigabytes, or a forger, can leave a map sector far behind the others and nothing between."""
+    world = Interpreted()
+    try:
+        machine = Machine(world, None)
+        machine.flush()
+        disk = machine.rig.disks[0]
+        store, transfer = disk.overlay.store, world.call(f"{BLOCK}.host_disk.transfer_of", machine.rig.host, 0)
+        store.map_sectors = 20_000
+        far = (0, 2 * 512 * 8 + 3)  # two tables away
+        for index in far:
+            assert world.call(f"{BLOCK}.overlay_map.image_of", disk, index, True)
+            world.call(f"{BLOCK}.overlay_store._mark", disk, index)
+        for index in far:
+            world.call(f"{BLOCK}.overlay_store._put_map", disk, transfer)
+            assert transfer.sector in [world.call(f"{BLOCK}.overlay_map.map_at", store, index, copy) for copy in (0, 1)]
+        assert store.dirty == 0
+    finally:
+        world.close()
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_kept_only_if_asked_for(library: HostLibrary, kept: bool) -> None:
     """Another life sees what was flushed if it wants to keep it, else the base, and so does the life after that."""
