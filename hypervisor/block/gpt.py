@@ -39,8 +39,8 @@ WAIT_NS: Final[u64] = 10_000_000_000
 def read_table(host: HostDisk) -> None:
     """Fill host.partitions from the disk's table, if it has one. Boot only: waits for the disk."""
     host.table = TableState.NONE
-    buffer = frames.alloc_contiguous(BUFFER_PAGES)
-    if buffer == 0 or host.sectors < 3:
+    buffer = frames.alloc_contiguous(BUFFER_PAGES) if host.sectors >= 3 else Hpa(0)
+    if buffer == 0:
         return
     if _take(host, buffer, 1):
         host.table = TableState.GOOD

@@ -267,12 +267,11 @@ def _describe(host: HostDisk, unit: VirtioBlk) -> str:
     if host.can_discard:
         host.discard_most = load_u32(unit.config + CFG_MAX_DISCARD_SECTORS)
         host.can_discard = host.discard_most != 0
-    _read_serial(host, unit)
-    return ""
+    return "" if _read_serial(host, unit) else "it does not answer"
 
 
-def _read_serial(host: HostDisk, unit: VirtioBlk) -> None:
-    """GET_ID, waited for: boot only. A device that does not answer has no serial number."""
+def _read_serial(host: HostDisk, unit: VirtioBlk) -> bool:
+    """GET_ID, waited for: boot only. False: no answer, and one that comes later would be taken for another request's."""
     ring = at(Ring, unit.ring)
     slot = ring.slots[0]
     _begin(slot, TYPE_GET_ID, 0)
@@ -283,11 +282,12 @@ def _read_serial(host: HostDisk, unit: VirtioBlk) -> None:
     while _used_index(unit) == unit.seen and clock.now() < until:
         pause()
     if _used_index(unit) == unit.seen:
-        return
+        return False
     unit.seen = wrap_u16(unit.seen + 1)
     if load_u8(address(slot) + offsetof(Slot, "status")) == STATUS_OK:
         for i in range(ID_BYTES):
             host.serial[i] = load_u8(address(slot.id) + i)
+    return True
 
 
 def _begin(slot: Slot, type_: u32, sector: u64) -> None:
