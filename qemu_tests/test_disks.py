@@ -127,6 +127,35 @@ def test_errors_of_a_disk_reach_the_guest(machine: Machine, boot: Boot, tmp_path
     console.wait_end()
 
 
+DISCARD_AND_LIMITS = ("for disk in vda vdb vdc; do blkdiscard /dev/$disk && echo discarded $disk; done; read a x </proc/uptime; "
+                      "dd if=/dev/vda of=/dev/null bs=4k count=200 iflag=direct 2>/dev/null; read b x </proc/uptime; "
+                      "dd if=/dev/vdb of=/dev/null bs=64k count=32 iflag=direct 2>/dev/null; read c x </proc/uptime; echo uptime $a $b $c")  # fmt: skip
+
+
+@svm_only
+def test_discard_and_limits(machine: Machine, boot: Boot, tmp_path: Path) -> None:
+    """What a guest discards is gone from the machine's disk, by every driver, and nothing beside it; a limit of 100 requests or 1 MiB a second
+    holds, but for what may be used at once (50 ms of it, and the request that begins last)."""
+    disks: list[Table] = []
+    for bus in BUSES["qemu"]:
+        (tmp_path / bus).write_bytes(b"\xff" * (12 << 20))
+        disks.append({"name": bus, "bus": bus, "image": str(tmp_path / bus)})
+    limits: list[Table] = [{"requests_per_second": 100}, {"bytes_per_second": "1MiB"}, {}]
+    ranges: list[Table] = [{"disk": bus, "start": "2MiB", "size": "8MiB", **limit} for bus, limit in zip(BUSES["qemu"], limits)]
+    tux = linux(run(*DISCARD_AND_LIMITS.split()), "krait.end=poweroff")
+    console = boot(machine, vms=[{**tux, "disk": ranges}], disks=disks)
+    expect_user_space(console)
+    for name in ("vda", "vdb", "vdc"):
+        console.expect_line("tux", f"discarded {name}")
+    began, first, second = map(float, console.expect_line("tux", r"uptime (\S+) (\S+) (\S+)").groups())
+    assert first - began > 0.99 * (200 - 5 - 1) / 100
+    assert second - first > 0.99 * (2048 - 51 - 64) / 1024
+    console.wait_end()
+    for bus in BUSES["qemu"]:
+        data = (tmp_path / bus).read_bytes()
+        assert data[: 2 << 20] == data[10 << 20 :] == b"\xff" * (2 << 20) and not any(data[2 << 20 : 10 << 20]), bus
+
+
 def test_overlay_on_disk_outlives_the_machine(machine: Machine, boot: Boot, tmp_path: Path) -> None:
     """Base and overlay lie on one disk: what the guest flushed is there after the power was cut, until `undo`; the base is never written."""
     bus = "virtio" if machine.emulator == "qemu" else "ata"

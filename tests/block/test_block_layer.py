@@ -165,6 +165,25 @@ def test_a_request_that_fails_in_company_is_tried_alone(library: HostLibrary) ->
 
 
 @pytest.mark.parametrize("kind", ["virtio", "nvme", "ata"])
+def test_frames_stay_pinned_while_their_vm_dies(library: HostLibrary, kind: str) -> None:
+    """A VM is stopped with a request in flight and another queued: the frames of the first are pinned, and it is not quiet, until the
+    device has ended it; those of the second are let go at once."""
+    rig = Rig(Compiled(library), [1], 512, depth=1, kind=kind)
+    for sector, frames in ((0, (0, 1)), (64, (2, 3, 4))):
+        assert rig.submit(0, Direction.READ, sector, [(frame, 8) for frame in frames]) == Status.OK
+    rig.turn()
+    assert rig.pins() == 5 and rig.host.in_flight == 1
+    rig.world.call("hypervisor.block.virtual_disk.cancel", rig.vms[0])
+    rig.asked = []
+    for _ in range(5):
+        rig.turn()
+        assert rig.pins() == 2 and not rig.world.call("hypervisor.block.virtual_disk.quiet", rig.vms[0])
+    rig.device.serve(0)
+    rig.turn()
+    assert rig.pins() == 0 and rig.world.call("hypervisor.block.virtual_disk.quiet", rig.vms[0])
+
+
+@pytest.mark.parametrize("kind", ["virtio", "nvme", "ata"])
 def test_a_stalled_disk_is_reset(library: HostLibrary, kind: str) -> None:
     """A transfer that does not end is started again after a reset, and fails when it stalls a second time; then the disk works on."""
     rig = Rig(Compiled(library), [1], 512, kind=kind)
