@@ -1,5 +1,7 @@
 """VM configuration: what is accepted, and that each refusal names file, line and reason."""
 
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -192,6 +194,14 @@ def test_disks_of_the_machine_and_of_vms() -> None:
 def test_disks_that_are_refused(change: tuple[str, str], expected: str) -> None:
     found = problems(DISKS.replace(*change, 1))
     assert any(problem.startswith(expected) for problem in found), found
+
+
+def test_the_example_in_the_documents_holds_nothing_wrong_but_its_alternatives() -> None:
+    text = (paths.ROOT / "docs" / "disks.md").read_text()
+    example = re.search(r"(?:^    .*\n|^\n)+", text[text.index("    [[disk]]"):], re.MULTILINE)
+    assert example is not None
+    said = problems(textwrap.dedent(example[0]))
+    assert said and not [line for line in said if not re.search("exclude each other|cannot be 'read_only' too|there is no folder", line)]
 
 
 def test_bundle_tells_the_hypervisor_of_disks() -> None:
