@@ -248,5 +248,7 @@ def test_shares_of_a_slow_disk(machine: Machine, boot: Boot) -> None:
         assert sum(counts) > least * MEASURED_SECONDS
         for count, weight in zip(counts, shares.values()):
             assert count / sum(counts) == pytest.approx(weight / 7, rel=0.05), counts
+    console.send_line("disks")
+    assert console.expect(r"virtio0 +slow +(\w+) +16 +\d+ +\d+ +(\d+) +(\d+)").groups() == ("ok", "0", "0"), "errors or time-outs"
     console.send_line("poweroff")
     console.wait_end()
