@@ -16,14 +16,14 @@ SEED = 42
 SECONDS = 1500.0
 
 
-def offer(machine: Machine, count: int, seed: int, folder: Path, release: bool) -> tuple[int, int]:
-    """So many rings: how many broke the device, and how many did not. AssertionError when somebody else was hurt, or the disk does not
+def offer(machine: Machine, count: int, bus: str, folder: Path, release: bool) -> tuple[int, int]:
+    """So many rings to a disk of the machine at that bus: how many broke the device, and how many did not. AssertionError when somebody else was hurt, or the disk does not
     work afterwards."""
     memory = "16MiB"
-    mallory: VmTable = {"name": "mallory", "kind": "pv", "memory": memory, "workload": "disk-fuzz", "cmdline": f"count={count} seed={seed}",
+    mallory: VmTable = {"name": "mallory", "kind": "pv", "memory": memory, "workload": "disk-fuzz", "cmdline": f"count={count} seed={SEED}",
                         "disk": [{"disk": "scratch", "size": "4MiB"}]}  # fmt: skip
     ada: VmTable = {"name": "ada", "kind": "pv", "memory": memory, "workload": "disk", "disk": [{"disk": "scratch", "start": "4MiB"}]}
-    scratch: Table = {"name": "scratch", "bus": "memory", "size": "24MiB"}
+    scratch: Table = {"name": "scratch", "bus": bus, "size": "24MiB"}
     console = harness.start(machine, [mallory, ada], folder, release, True, None, [scratch])
     try:
         text = console.wait_end(SECONDS).text
@@ -38,7 +38,7 @@ def offer(machine: Machine, count: int, seed: int, folder: Path, release: bool) 
 
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        broken, not_broken = offer(Machine("qemu"), count, SEED, Path(folder), True)
+        broken, not_broken = offer(Machine("qemu"), count, "memory", Path(folder), True)
     print(f"{count} rings from seed {SEED} on a boot: {broken} broke the device, {not_broken} did not; the disk works, and so does the neighbour's")
 
 

@@ -1,4 +1,4 @@
-"""Virtio devices of guests: Linux's own drivers, disks in memory behind them."""
+"""Virtio devices of guests: Linux's own drivers and the PV one, the machine's disks behind them."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
 
 RINGS = 2000
 
-SCRATCH = {"name": "scratch", "bus": "memory", "size": "24MiB"}
+BUSES = {"qemu": "virtio", "bochs": "ata"}
+"""Of the machine's disk that guests' disks lie on."""
 
 
 def test_a_file_system_outlives_a_reboot(machine: Machine, boot: Boot) -> None:
@@ -22,8 +23,9 @@ def test_a_file_system_outlives_a_reboot(machine: Machine, boot: Boot) -> None:
     Interrupts are messages on one machine, and go by line on the other.
     """
     words, interrupt = (["pci=nomsi"], "IO-APIC +10-fasteoi +virtio1") if machine.emulator == "bochs" else ([], "PCI-MSI .*virtio1-req.0")
+    scratch = {"name": "scratch", "bus": BUSES[machine.emulator], "size": "24MiB"}
     check = ("cat", "/sys/class/misc/hw_random/rng_current", ";", "disk-check", "/dev/vda", "60", ";", "grep", "virtio", "/proc/interrupts")
-    console = boot(machine, vms=[{**linux(*words, run(*check), "krait.end=poweroff"), "disk": [{"disk": "scratch"}]}], disks=[SCRATCH])
+    console = boot(machine, vms=[{**linux(*words, run(*check), "krait.end=poweroff"), "disk": [{"disk": "scratch"}]}], disks=[scratch])
     expect_user_space(console)
     console.expect_line("tux", r"virtio_rng\.0")
     console.expect_line("tux", "disk-check: written", BOOT_SECONDS)
@@ -35,13 +37,12 @@ def test_a_file_system_outlives_a_reboot(machine: Machine, boot: Boot) -> None:
 
 def test_boots_from_its_disk(machine: Machine, boot: Boot, tmp_path: Path) -> None:
     """The root file system is on a disk of the machine; what the guest leaves there is there when it boots again."""
-    bus = "ata" if machine.emulator == "bochs" else "virtio"
     image = linux_image.root_disk(tmp_path / "root.img", 16)
     again = machine.emulator != "bochs"  # where a boot takes long, once is enough
     program = ("mount", "|", "grep", "-w", "/", ";", "cat", "/left", ";", "echo", "left-here", ">/left", ";", "sync")
     tux = linux("rdinit=/bin/boot-root", "root=/dev/vda", run(*program), "krait.end=reboot" if again else "krait.end=poweroff")
     console = boot(machine, vms=[{**tux, "reboots": 1, "disk": [{"disk": "system"}]}],
-                   disks=[{"name": "system", "bus": bus, "image": str(image)}])  # fmt: skip
+                   disks=[{"name": "system", "bus": BUSES[machine.emulator], "image": str(image)}])  # fmt: skip
     expect_user_space(console)
     console.expect_line("tux", r"/dev/\S+ on / type ext4")
     if again:
@@ -51,9 +52,9 @@ def test_boots_from_its_disk(machine: Machine, boot: Boot, tmp_path: Path) -> No
 
 
 def test_pv_guests_use_disks_beside_a_hostile_one(machine: Machine, tmp_path: Path) -> None:
-    """The PV driver writes, flushes, reboots and compares; a neighbour on the same host disk offers broken rings, and lives. `make long`
+    """The PV driver writes, flushes, reboots and compares, on a real disk; a neighbour on the same host disk offers broken rings, and lives. `make long`
     offers a hundred thousand."""
-    broken, not_broken = broken_rings.offer(machine, RINGS, broken_rings.SEED, tmp_path, False)
+    broken, not_broken = broken_rings.offer(machine, RINGS, BUSES[machine.emulator], tmp_path, False)
     assert broken > RINGS // 2 and not_broken > RINGS // 10
 
 
