@@ -21,3 +21,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> HostLibrary:
     out = tmp_path_factory.mktemp("block")
     hostlib.build(ROOT, MODULES, out, sanitize=False)
     return HostLibrary(out)
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one with clang's sanitizers lies, for a process of its own."""
+    out = tmp_path_factory.mktemp("sanitized")
+    hostlib.build(ROOT, MODULES, out, sanitize=True)
+    return out

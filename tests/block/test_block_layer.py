@@ -11,13 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import hostlib
 from host_library import HostLibrary
 from hypervisor.block.model import SECTOR, Direction, Outcome
 from hypervisor.status import Status
 from tests.block.rig import FIRST_SECTOR, SECONDS, Rig
-from tests.block.worlds import MODULES, Compiled, Interpreted
-from tests.memory.compiled import ROOT
+from tests.block.worlds import Compiled, Interpreted
 from tests.three_lives.test_scenario import run_sanitized
 
 EXAMPLES = 10 if "KRAIT_HOST_LIBRARY" in os.environ else 20
@@ -98,10 +96,11 @@ def test_same_history(library: HostLibrary, kind: str, steps: list[tuple[Any, ..
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is missing")
 @pytest.mark.skipif("KRAIT_HOST_LIBRARY" in os.environ, reason="this is that run")
-def test_sanitizers_find_nothing(tmp_path: Path) -> None:
-    """The same scripts on a library with address, undefined, overflow and conversion sanitizers."""
-    hostlib.build(ROOT, MODULES, tmp_path, sanitize=True)
-    done = run_sanitized(tmp_path, ["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "same_history"])
+@pytest.mark.parametrize(("files", "chosen"), [(["block_layer"], "same_history"), (["overlay", "overlay_store", "polling"], "not interpreted")])
+def test_sanitizers_find_nothing(sanitized: Path, files: list[str], chosen: str) -> None:
+    """The same scripts, and overlays through their lives, on a library with address, undefined, overflow and conversion sanitizers."""
+    paths = [f"tests/block/test_{name}.py" for name in files]
+    done = run_sanitized(sanitized, ["-m", "pytest", "-q", "-p", "no:cacheprovider", *paths, "-k", chosen])
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,6 +2,7 @@
 damaged metadata are not believed."""
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tests.block.rig import FIRST_SECTOR, Asked, Rig
 from tests.block.worlds import Compiled, Interpreted
 
 BLOCK = "hypervisor.block"
+EXAMPLES = 6 if "KRAIT_HOST_LIBRARY" in os.environ else 25
 ROOM = 600
 STORE_FIRST = FIRST_SECTOR + ROOM + 16
 STORE_SECTORS = 16 + 3 * (2 + 59 * 8)
@@ -198,7 +200,7 @@ class Machine:
 LIVES = st.lists(st.tuples(st.lists(STEP, max_size=15), st.integers(0, 120)), min_size=1, max_size=3)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(lives=LIVES, seed=st.integers(0, 1 << 32))
 def test_what_was_flushed_outlives_every_cut(library: HostLibrary, lives: list[tuple[list[Any], int]], seed: int) -> None:
     live(lambda: Compiled(library), lives, seed)
@@ -238,7 +240,7 @@ def live(make: Callable[[], Any], lives: list[tuple[list[Any], int]], seed: int)
         world.close()
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEP, min_size=3, max_size=15), places=st.lists(st.tuples(st.integers(0, len(METADATA) * SECTOR - 1), st.integers(1, 255)), min_size=1, max_size=6),
        which=st.sampled_from(["anywhere", "first of each sector"]))  # fmt: skip
 def test_damage_is_not_believed(library: HostLibrary, steps: list[Any], places: list[tuple[int, int]], which: str) -> None:

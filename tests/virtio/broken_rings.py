@@ -4,15 +4,12 @@
 """
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import hostlib
 from host_library import HostLibrary
-from tests.memory.compiled import ROOT
+from tests import sanitized
 from tests.virtio.world import ALL_MODULES, COUNTS, FUZZ, compiled_run
 
 MODULE = "tests.virtio.broken_rings"
@@ -21,13 +18,7 @@ A_PIECE = 100_000
 
 def fuzz(folder: Path, count: int, seed: int) -> str:
     """Build the library in `folder`, run, and say what came of it; CalledProcessError when a sanitizer found something."""
-    hostlib.build(ROOT, ALL_MODULES, folder, sanitize=True)
-    runtime = subprocess.run(["clang", "-print-file-name=libclang_rt.asan-x86_64.so"], capture_output=True, text=True, check=True)
-    environment = {**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0",
-                   "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'build'}"}
-    done = subprocess.run([sys.executable, "-m", MODULE, "--in", str(folder), str(count), str(seed)], cwd=ROOT, env=environment,
-                          stdout=subprocess.PIPE, text=True, check=True)  # fmt: skip
-    return done.stdout
+    return sanitized.run(MODULE, ALL_MODULES, folder, count, seed)
 
 
 def run(folder: Path, count: int, seed: int) -> None:
