@@ -63,7 +63,7 @@ def test_two_drives_share_a_channel(machine: Machine, boot: Boot) -> None:
 CHECK = "disk-check /dev/vda 40"
 CHECK_ONCE = ("/sbin/mke2fs -q -t ext4 /dev/vda; mkdir -p /mnt; mount -t ext4 /dev/vda /mnt; head -c 2000000 /dev/urandom >/mnt/a; md5sum </mnt/a >/a; "
               "umount /mnt; mount -t ext4 /dev/vda /mnt; md5sum </mnt/a | cmp - /a && echo disk-check: ok; umount /mnt")  # fmt: skip
-"""Two boots of Linux are too slow on Bochs: there the file system is only mounted again."""
+"""Bochs takes long to boot Linux twice, and does so in test_virtio.py: here the file system is only mounted again."""
 
 
 def test_a_partition_is_a_guests_disk(machine: Machine, boot: Boot, tmp_path: Path) -> None:
