@@ -42,7 +42,7 @@ long: env
 	KRAIT_LONG=1 .venv/bin/pytest qemu_tests/test_fair_shares.py -rP > out/fair_shares.log
 	grep -E "^(shares|64 VMs):" out/fair_shares.log > qemu_tests/fair_shares.txt
 	cat qemu_tests/fair_shares.txt
-	$(KRAIT) bench isolation --victim pv > qemu_tests/isolation.txt
+	$(KRAIT) bench isolation > qemu_tests/isolation.txt
 	cat qemu_tests/isolation.txt
 	PYTHONPATH=.:build .venv/bin/python -m tests.virtio.broken_rings $(RINGS) > tests/virtio/long.txt
 	cat tests/virtio/long.txt
