@@ -158,6 +158,7 @@ class VmConfig:
     reserved_percent: u32  # of a CPU, that it gets if it wants it
     cpus: u32  # one bit for each host CPU that it may run on; 0: all
     flags: u32  # VM_*
+    pins: Annotated[list[u8], 64]  # for each vCPU, host CPU + 1 that it is pinned to; 0: none
 
 
 BUNDLE_DISKS_MEMBER: Final = "krait.disks"  # optional

@@ -1,4 +1,4 @@
-"""Traces of scheduling, version 1: what hypervisor, channel and host tools share. No logic. docs/scheduling.md tells how to take one.
+"""Traces of scheduling, version 2: what hypervisor, channel and host tools share. No logic. docs/scheduling.md tells how to take one.
 
 A trace is a TraceHeader and its records, in the order of their numbers. Every call of sched/policy.py that changes something is a record,
 with what it answered; everybody begins at the start of the trace with no past, so that the calls alone decide everything.
@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from hypervisor.lang import struct, u8, u16, u32, u64
 
 TRACE_MAGIC: Final = 0x4B72_5472  # "rTrK"
-TRACE_VERSION: Final = 1
+TRACE_VERSION: Final = 2
 NO_VCPU: Final = 0xFFFF
 RECORDS_A_FRAME: Final = 16  # of the channel
 
@@ -29,7 +29,7 @@ class TraceKind(IntEnum):
     LIMITS = 1  # (period of its cap in ticks, cap in percent | reservation << 16)
     CAP_LEFT = 2  # (ticks left in the period, as i64)
     CAP_END = 3  # (when the period ends)
-    VCPU = 4  # a vCPU as it is: (weight); cpu: where it ran last
+    VCPU = 4  # a vCPU as it is: (weight, the one CPU it is pinned to as a set, or 0); cpu: where it ran last
     RUNS = 5  # it runs at the start of the trace: (since when)
     ENQUEUE = 6  # (, CPUs asked to pick)
     REQUEUE = 7
@@ -46,6 +46,7 @@ class TraceKind(IntEnum):
     CAP = 18  # (period, percent)
     RESERVE = 19  # (percent)
     CPUS = 20  # (set); without a vCPU: some VM is bound to CPUs from now on
+    PIN = 21  # (the one CPU that it is pinned to from now on as a set, or 0)
 
 
 @struct
@@ -63,7 +64,7 @@ class TraceHeader:
     quantum: u64
     began: u64
     full: u32  # 1: it ended because a CPU's ring was full
-    pinned: u32  # 1: some VM was bound to CPUs at the start
+    pinned: u32  # 1: some VM or vCPU was bound to CPUs at the start
     asked: u32  # CPUs, one bit each, that were to pick at the start
     unlimited: u32  # CPUs whose slice did not end
 

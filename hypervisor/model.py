@@ -94,6 +94,7 @@ class Share:
     queued: bool  # it is in the treap; one that competes and is not, runs
     cpus: u32  # one bit for each host CPU that it may run on
     reach: u32  # those that anyone of its subtree may run on
+    competitor_index: u32  # at the upper level: its place in eevdf's list of those that compete
     virtual_time: u64  # service received / weight, wraps
     deadline: u64  # virtual time at which its request is to be fulfilled
     earliest: u64  # least deadline of its subtree
@@ -183,6 +184,7 @@ class Vcpu:
     waiting: bool
     running: bool
     host_cpu: u32  # policy.py: it runs on, or ran on last
+    cpus: u32  # the one bit of the host CPU that it is pinned to (sched/limits.py); 0: it may run where its VM may
     traced: u32  # sched/trace.py: the latest trace that tells of it
     picked_at: u64  # host TSC
     parked: bool  # runnable, but its VM has used up its cap (sched/cap.py)
@@ -263,13 +265,14 @@ class Vm:
     kind: u32
     weight: u32
     cpus: u32  # one bit for each host CPU that it may run on; 0: all
+    pins: Annotated[list[u8], MAX_VCPUS_PER_VM]  # for each vCPU, host CPU + 1 that it is pinned to; 0: none
     traced: u32  # sched/trace.py: the latest trace that tells of it
     reserved: u32  # percent of a CPU that it is to get at least, if it wants it
     cap: Cap
     share: Share  # eevdf: among the VMs
     members: FairTree  # eevdf: its vCPUs
     competitors: u32  # eevdf: how many of them compete
-    competitor_index: u32  # eevdf: its place in the list of VMs that compete
+    lone_competitors: u32  # eevdf: how many of these are pinned
     memory_bytes: u64  # guest-physical RAM is [0, memory_bytes), above 3 GiB split at 4 GiB later
     nested_root: Hpa  # EPT or NPT PML4
     nested_frames: u64  # frames of nested tables, charged to this VM

@@ -169,7 +169,7 @@ USAGE: Final[Annotated[list[str], COMMANDS]] = [
     "weight NAME N",
     "cap NAME % [MS]",
     "reserve NAME %",
-    "pin NAME CPUS",
+    "pin NAME CPUS [VCPU]",
     "policy [NAME]",
     "shares [reset]",
     "trace [on|off]",

@@ -7,7 +7,7 @@ from hypervisor.channel.state import link
 from hypervisor.console import refuse, say
 from hypervisor.cpu import owe
 from hypervisor.lang import char_at, struct, text_at, u32, u64
-from hypervisor.model import MAX_CPUS, MAX_VMS, WORK_CHANNEL, Vm
+from hypervisor.model import MAX_CPUS, MAX_VCPUS_PER_VM, MAX_VMS, WORK_CHANNEL, Vm
 from hypervisor.operator_vm_commands import cpu_ticks, named
 from hypervisor.sched import account, cpus, fresh_start, limits, policy, wake
 from hypervisor.sched.cpus import host
@@ -132,21 +132,38 @@ def reserve(arguments: u64) -> None:
 
 
 def pin(arguments: u64) -> None:
-    """pin NAME CPUS"""
+    """pin NAME CPUS [VCPU]"""
     list_ = text.cut_word(arguments)
     machine = named(arguments)
     if machine is None:
         return
-    text.cut_word(list_)
+    number = text.cut_word(list_)
+    text.cut_word(number)
     set_: u32 = 0 if text.same(text_at(list_), "all") else set_at(list_)
     if set_ == NO_SET:
-        refuse("pin NAME CPUS: numbers and ranges such as 0,2-3; or all")
+        refuse("pin NAME CPUS [VCPU]: numbers and ranges such as 0,2-3; or all")
+        return
+    if not text.is_empty(text_at(number)):
+        pin_one(machine, text.number_at(number), set_)
         return
     if refused(machine, machine.cap.percent, machine.reserved, set_):
         return
     limits.set_cpus(vm.table.vms, machine, set_, clock.now())
     wake.ask(cpus.present())
     say_limits(machine)
+
+
+def pin_one(machine: Vm, index: u64, set_: u32) -> None:
+    """Pin one vCPU."""
+    if says(machine, limits.pin_problem(machine, index, set_)):
+        return
+    vcpu = machine.vcpus[index & MAX_VCPUS_PER_VM - 1]
+    if vcpu is None:
+        refuse("it has no vCPUs just now")
+        return
+    limits.pin(vcpu, set_, clock.now())
+    wake.ask(cpus.present())
+    say(f"  {vm.name(machine)}: vCPU {index}, CPUs {set_:#x}")
 
 
 def policy_(arguments: u64) -> None:
@@ -208,7 +225,11 @@ def say_trace() -> None:
 
 def refused(machine: Vm, percent: u32, reserved: u32, set_: u32) -> bool:
     """Say why a VM cannot have these limits, if it cannot."""
-    why = limits.problem(vm.table.vms, machine, percent, reserved, set_)
+    return says(machine, limits.problem(vm.table.vms, machine, percent, reserved, set_))
+
+
+def says(machine: Vm, why: str) -> bool:
+    """Say it of this VM, if there is anything."""
     if char_at(why, 0) == 0:
         return False
     refuse(f"{vm.name(machine)}: {why}")

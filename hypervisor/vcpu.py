@@ -15,7 +15,7 @@ from hypervisor.memory import frames
 from hypervisor.memory.ledger import Use
 from hypervisor.model import MAX_VCPUS_PER_VM, TimerKind, Vcpu, VcpuState, Vm
 from hypervisor.paging import pressure
-from hypervisor.sched import run_queue
+from hypervisor.sched import cpus, run_queue
 from hypervisor.sched.wake import sleep
 from hypervisor.status import Status
 
@@ -47,6 +47,8 @@ def create(vm: Vm, index: u32) -> Status:
     vcpu.index = index
     vcpu.state = VcpuState.BLOCKED
     vcpu.weight = vm.weight
+    if vm.pins[index] != 0:
+        vcpu.cpus = cpus.bit(u32(vm.pins[index] - 1))
     vcpu.regs.rflags = RFLAGS_RESERVED_ONE
     vcpu.timer.vcpu = vcpu
     vcpu.timer.kind = TimerKind.GUEST

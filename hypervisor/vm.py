@@ -78,7 +78,9 @@ def create(config: VmConfig) -> Status:
     vm.reserved = config.reserved_percent
     vm.cpus = config.cpus
     cap.set_cap(vm, config.cap_percent, clock.ticks_of(config.cap_period_ms * NS_PER_MS), clock.now())
-    if vm.cpus != 0:
+    for i in range(MAX_VCPUS_PER_VM):
+        vm.pins[i] = config.pins[i]
+    if vm.cpus != 0 or limits.has_pins(vm):
         limits.bind_new(account.charge_running())
         ask(cpus.present())
     vm.memory_bytes = config.memory_bytes & ~PAGE_MASK

@@ -11,8 +11,8 @@ from hypervisor.cpu import owe
 from hypervisor.lang import address, at, char_at, copy, offsetof, sizeof, text_at, u32, u64
 from hypervisor.loaders import elf64, linux64, multiboot, pv_elf, pvh
 from hypervisor.memory import frames, guest_memory
-from hypervisor.model import MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, Vm, VmState
-from hypervisor.sched import limits, policy
+from hypervisor.model import MAX_CPUS, MAX_VCPUS_PER_VM, MAX_VMS, NAME_BYTES, WORK_REAP, Vm, VmState
+from hypervisor.sched import cpus, limits, policy
 from hypervisor.status import Status
 from hypervisor.virtio import devices
 
@@ -225,6 +225,14 @@ def first_problem() -> str:
         return "its cap or its reservation is out of range"
     wanted = Vm()
     wanted.vcpu_count = config.vcpu_count
+    wanted.cpus = config.cpus
+    wanted.reserved = config.reserved_percent
+    for i in range(MAX_VCPUS_PER_VM):
+        pinned: u32 = config.pins[i]
+        if pinned != 0:
+            why = limits.pin_problem(wanted, i, cpus.bit(pinned - 1) if pinned <= MAX_CPUS else 0)
+            if char_at(why, 0) != 0:
+                return why
     return limits.problem(vm.table.vms, wanted, config.cap_percent, config.reserved_percent, config.cpus)
 
 

@@ -68,6 +68,8 @@ def _vm_config(vm: VmSettings, kernel: str, initrd: str, modules: list[str]) -> 
     config.vcpu_count = vm.vcpus
     config.cap_percent, config.cap_period_ms = vm.limits.cap, vm.limits.cap_period
     config.reserved_percent, config.cpus = vm.limits.reserve, vm.limits.cpus
+    for index, cpu in enumerate(vm.limits.pins):
+        config.pins[index] = cpu + 1
     config.flags = abi.VM_VIRTIO_CONSOLE if vm.console == "virtio" else 0
     config.reboots = abi.REBOOTS_UNLIMITED if vm.reboots is None else vm.reboots
     for target, text in ((config.name, vm.name), (config.kernel, kernel), (config.initrd, initrd), (config.cmdline, vm.cmdline)):

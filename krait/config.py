@@ -61,12 +61,14 @@ class Module:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of CPU time: `cap` and `reserve` in percent of a CPU (0: none), the cap's period in ms, `cpus` one bit a host CPU (0: all)."""
+    """Of CPU time: `cap` and `reserve` in percent of a CPU (0: none), the cap's period in ms, `cpus` one bit a host CPU (0: all);
+    `pins`: the host CPU that each vCPU is pinned to, as far as there are any."""
 
     cap: int = 0
     cap_period: int = limits.PERIOD_MS
     reserve: int = 0
     cpus: int = 0
+    pins: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ MACHINE_KEYS = ("memory", "memory_limit", "cpus")
 MOST_CPUS = 255
 """Host CPUs that an emulator can be asked for; the hypervisor starts model.MAX_CPUS of them."""
 VM_KEYS = ("name", "kind", "memory", "weight", "vcpus", "reboots", "cmdline", "workload", "kernel", "boot", "console", "initrd", "modules", "disk",
-           "cap", "cap_period", "reserve", "cpus")
+           "cap", "cap_period", "reserve", "cpus", "pins")
 DISK_KEYS = ("name", "bus", "image", "size", "requests_per_second")
 VM_DISK_KEYS = ("name", "disk", "partition", "start", "size", "read_only", "overlay", "overlay_start", "overlay_partition", "keep",
                 "requests_per_second", "bytes_per_second")  # fmt: skip
@@ -305,13 +307,26 @@ def _limits(reader: _Reader, where: tuple[str | int, ...], table: dict[str, obje
     if cap and reserve > cap:
         reader.refuse((*where, "reserve"), f"'reserve' is {reserve}, above the 'cap' of {cap}")
     cpus = 0
-    chosen = table.get("cpus", [])
-    if not isinstance(chosen, list) or ("cpus" in table and not chosen):
-        reader.refuse((*where, "cpus"), "'cpus' must be a list of host CPUs such as [0, 1]")
-    else:
-        for cpu in chosen:
-            cpus |= 1 << reader.number((*where, "cpus"), cpu, 0, model.MAX_CPUS - 1)
-    return Limits(cap, period, reserve, cpus)
+    for cpu in _host_cpus(reader, where, table, "cpus"):
+        cpus |= 1 << cpu
+    pins = _host_cpus(reader, where, table, "pins")
+    vcpus = table.get("vcpus", 1)
+    if isinstance(vcpus, int) and len(pins) > vcpus:
+        reader.refuse((*where, "pins"), f"'pins' names {len(pins)} host CPUs, and there are {vcpus} vCPUs")
+    if reserve and pins:
+        reader.refuse((*where, "pins"), "a VM that has a reservation has no pinned vCPUs")
+    return Limits(cap, period, reserve, cpus, tuple(pins))
+
+
+def _host_cpus(reader: _Reader, where: tuple[str | int, ...], table: dict[str, object], key: str) -> list[int]:
+    chosen = table.get(key, [])
+    if not isinstance(chosen, list) or (key in table and not chosen):
+        reader.refuse((*where, key), f"'{key}' must be a list of host CPUs such as [0, 1]")
+        return []
+    if len(chosen) > model.MAX_VCPUS_PER_VM:
+        reader.refuse((*where, key), f"'{key}' names {len(chosen)} host CPUs; {model.MAX_VCPUS_PER_VM} at most")
+        return []
+    return [reader.number((*where, key), cpu, 0, model.MAX_CPUS - 1) for cpu in chosen]
 
 
 def _kind(reader: _Reader, where: tuple[str | int, ...], value: object) -> VmKind:

@@ -6,6 +6,7 @@ everyone that competes is served at once: lag is that less the service received,
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -42,11 +43,12 @@ def gamer(tick: int = 10 * QUANTUM, margin: int = QUANTUM // 10) -> Behaviour:
 
 @dataclass(frozen=True)
 class Member:
-    """A vCPU: its behaviour, its weight in its VM, and when it comes."""
+    """A vCPU: its behaviour, its weight in its VM, when it comes, and where it is pinned."""
 
     behaviour: Behaviour
     weight: int = 100
     begins: int = 0
+    cpus: int = 0  # the one CPU that it is pinned to as a set, or 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Machine:
         for number, (weight, members) in enumerate(self.vms):
             limits = self.limits.get(number, Limits())
             shapes.append(VmShape(weight, [member.weight for member in members], limits.cap, limits.period, limits.reserved,
-                                  limits.cpus))  # fmt: skip
+                                  limits.cpus, [member.cpus for member in members]))  # fmt: skip
         return shapes
 
 
@@ -224,24 +226,28 @@ class Simulation:
             self.bounds.join(task.vm, self.machine.vms[task.vm][0], number, task.member.weight)
         else:
             self.bounds.leave(task.vm, number)
-        inside: dict[int, list[tuple[Task, int]]] = {}
+        inside: dict[tuple[int, int | None], list[tuple[Task, int]]] = {}  # a VM's, or a pinned one by itself
+        whole = Counter[int]()
         for index, other in enumerate(self.tasks):
             if other.competes:
-                inside.setdefault(other.vm, []).append((other, index))
-        rates = fluid.rates([self._demand(vm, len(members)) for vm, members in inside.items()], self.machine.cpus)
+                inside.setdefault((other.vm, index if other.member.cpus else None), []).append((other, index))
+                whole[other.vm] += 1
+        rates = fluid.rates([self._demand(vm, len(members), whole[vm], members[0][0].member.cpus) for (vm, _), members in inside.items()],
+                            self.machine.cpus)  # fmt: skip
         self.rates = []
         for rate, members in zip(rates, inside.values()):
-            whole = sum(other.member.weight for other, _ in members)
-            self.rates += [(other, index, rate * other.member.weight / whole) for other, index in members]
+            weights = sum(other.member.weight for other, _ in members)
+            self.rates += [(other, index, rate * other.member.weight / weights) for other, index in members]
         for other, index, _ in self.rates:
             single = len(self.machine.vms[other.vm][1]) == 1
             other.behind, other.ahead = self.bounds.behind(other.vm, index, single), self.bounds.ahead(other.vm, index, single)
 
-    def _demand(self, vm: int, members: int) -> fluid.Demand:
+    def _demand(self, vm: int, members: int, of: int, pinned: int) -> fluid.Demand:
+        """Of `members` of the `of` vCPUs of a VM that compete."""
         limits = self.machine.limits.get(vm, Limits())
-        cpus = limits.cpus or (1 << self.machine.cpus) - 1
-        ceiling = min(float(members), float(cpus.bit_count()), limits.cap / 100 if limits.cap else FOREVER)
-        return fluid.Demand(self.machine.vms[vm][0], min(limits.reserved / 100, ceiling), ceiling, cpus)
+        cpus = pinned or limits.cpus or (1 << self.machine.cpus) - 1
+        ceiling = min(float(members), float(cpus.bit_count()), limits.cap / 100 * members / of if limits.cap else FOREVER)
+        return fluid.Demand(self.machine.vms[vm][0] * members / of, min(limits.reserved / 100, ceiling), ceiling, cpus)
 
 
 def spinners(weights: Sequence[int], cpus: int = 1) -> Machine:

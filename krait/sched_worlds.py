@@ -6,7 +6,7 @@ lives, so there is one world of each kind at a time: a new one begins with every
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +42,10 @@ class World(Protocol):
     def refill_at(self, vm: int) -> int | None: ...
 
 
+WorldMaker = Callable[[int, "Sequence[VmShape]", int], World]
+"""A policy, VMs, and the number of CPUs."""
+
+
 @dataclass(frozen=True)
 class VmShape:
     """A VM: its weight, and those of its vCPUs among themselves; its limits, 0: none."""
@@ -52,6 +56,11 @@ class VmShape:
     period: int = 100 * QUANTUM
     reserved: int = 0  # percent of a CPU
     cpus: int = 0  # set of CPUs
+    pins: Sequence[int] = ()  # the one CPU of each vCPU as a set, or 0; () for all 0
+
+    @property
+    def bound(self) -> bool:
+        return self.cpus != 0 or any(self.pins)
 
 
 class Interpreted:
@@ -62,7 +71,7 @@ class Interpreted:
             clear(state)
         policy.start(QUANTUM, cpu_count)
         policy.select(which, 0)
-        cpus.host.pinned = any(shape.cpus for shape in vms)
+        cpus.host.pinned = any(shape.bound for shape in vms)
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
         self.numbers: dict[int, int] = {}
@@ -73,7 +82,7 @@ class Interpreted:
             self.vms.append(vm)
             for index, member in enumerate(shape.vcpus):
                 vcpu = Vcpu()
-                vcpu.vm, vcpu.weight = vm, member
+                vcpu.vm, vcpu.weight, vcpu.cpus = vm, member, shape.pins[index] if shape.pins else 0
                 vm.vcpus[index] = vcpu
                 self.numbers[address(vcpu)] = len(self.vcpus)
                 self.vcpus.append(vcpu)
@@ -117,7 +126,7 @@ class Compiled:
             stored = library.storage(f"hypervisor.sched.{name}", library.struct(f"{kind.__module__}.{kind.__name__}"))
             ctypes.memset(ctypes.addressof(stored), 0, ctypes.sizeof(stored))
             if name == "cpus.host":
-                stored.pinned = any(shape.cpus for shape in vms)
+                stored.pinned = any(shape.bound for shape in vms)
         calls = ("start", "select", "pick", "enqueue", "requeue", "dequeue", "charge", "slice_of", "stranded", "refill")
         self._calls = {name: library.function(f"hypervisor.sched.policy.{name}") for name in calls}
         self._calls["set_cap"] = library.function("hypervisor.sched.cap.set_cap")
@@ -131,7 +140,7 @@ class Compiled:
             self._calls["set_cap"](vm, shape.cap, shape.period, 0)
             self.vms.append(vm)
             for index, member in enumerate(shape.vcpus):
-                vcpu = vcpu_kind(vm=ctypes.addressof(vm), weight=member)
+                vcpu = vcpu_kind(vm=ctypes.addressof(vm), weight=member, cpus=shape.pins[index] if shape.pins else 0)
                 vm.vcpus[index] = ctypes.addressof(vcpu)
                 self.vcpus.append(vcpu)
         self.numbers = {ctypes.addressof(vcpu): number for number, vcpu in enumerate(self.vcpus)}

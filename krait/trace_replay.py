@@ -51,7 +51,7 @@ class _World:
         if event.kind == TraceKind.VCPU:
             vcpu = Vcpu()
             vm = self.vms[event.vm]
-            vcpu.vm, vcpu.index, vcpu.weight, vcpu.host_cpu = vm, event.vcpu or 0, event.value, event.cpu
+            vcpu.vm, vcpu.index, vcpu.weight, vcpu.host_cpu, vcpu.cpus = vm, event.vcpu or 0, event.value, event.cpu, event.answer
             assert vcpu.index < MAX_VCPUS_PER_VM
             vm.vcpus[vcpu.index] = vcpu
             vm.vcpu_count = max(vm.vcpu_count, vcpu.index + 1)
@@ -73,6 +73,8 @@ class _World:
         now = event.time
         if event.kind == TraceKind.SELECT:
             policy.select(event.value, now)
+        elif event.kind == TraceKind.PIN:
+            limits.pin(self.vcpu(event), event.value, now)
         elif event.kind == TraceKind.CPUS and event.who is None:
             limits.bind_new(now)
         else:

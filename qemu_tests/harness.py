@@ -32,7 +32,7 @@ else:
     _TextSpawn = SpawnBase  # generic in its type stubs only
 
 Table = Mapping[str, str | int | bool]
-VmTable = Mapping[str, str | int | list[str] | Sequence[Table]]
+VmTable = Mapping[str, str | int | list[str] | list[int] | Sequence[Table]]
 
 
 class _ConsoleSpawn(_TextSpawn):
@@ -163,7 +163,7 @@ def toml(vms: Sequence[VmTable], memory_limit: str | None, host_disks: Sequence[
         tables = vm.get("disk", [])
         assert not isinstance(tables, str | int)
         text += "[[vm]]\n" + _keys({key: value for key, value in vm.items() if key != "disk"})
-        text += "".join("[[vm.disk]]\n" + _keys(table) for table in tables if not isinstance(table, str))
+        text += "".join("[[vm.disk]]\n" + _keys(table) for table in tables if not isinstance(table, str | int))
     return text
 
 

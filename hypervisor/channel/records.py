@@ -12,8 +12,7 @@ from hypervisor.lang import clear, i64, sext_i64, u32, u64, wrap_u64
 from hypervisor.memory import frames
 from hypervisor.model import NAME_BYTES, Vcpu, VcpuState, Vm, VmState
 from hypervisor.paging import pressure
-from hypervisor.sched import policy
-from hypervisor.sched.eevdf import UNIT_SHIFT, state
+from hypervisor.sched import eevdf, policy
 from hypervisor.sched.policy import Policy
 from hypervisor.sched.quantum import quantum
 
@@ -69,13 +68,17 @@ def add_vcpu(vcpu: Vcpu) -> None:
 
 
 def lag_ns(machine: Vm) -> i64:
-    """Weight times how far its virtual time is behind the average; 0 for one that does not compete, or under other policies."""
-    if policy.current.policy != Policy.EEVDF or machine.members.weight == 0:
+    """What all of it that competes is owed; 0 for one that does not compete, or under other policies."""
+    if policy.current.policy != Policy.EEVDF:
         return 0
-    behind: i64 = sext_i64(wrap_u64(state.vms.average - machine.share.virtual_time))
-    if behind < 0:
-        return -i64(clock.ns_of((u64(-behind) >> UNIT_SHIFT) * machine.weight))
-    return i64(clock.ns_of((u64(behind) >> UNIT_SHIFT) * machine.weight))
+    ticks: u64 = 0
+    if machine.members.weight != 0:
+        ticks = eevdf.lag(machine.share)
+    for vcpu in machine.vcpus:
+        if vcpu is not None and vcpu.cpus != 0 and vcpu.competing:
+            ticks = wrap_u64(ticks + eevdf.lag(vcpu.share))
+    owed: i64 = sext_i64(ticks)
+    return -i64(clock.ns_of(u64(-owed))) if owed < 0 else i64(clock.ns_of(ticks))
 
 
 def fill_host() -> None:

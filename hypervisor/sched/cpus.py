@@ -12,7 +12,7 @@ class Cpus:
     """Set once at boot, or by the simulator; kept by policy.py."""
 
     count: u32
-    pinned: bool  # some VM may not run on all
+    pinned: bool  # some VM or vCPU may not run on all
     running: Annotated[list[Vcpu | None], MAX_CPUS]
 
 
@@ -29,6 +29,15 @@ def allowed(vm: Vm) -> u32:
     return vm.cpus & present() if vm.cpus != 0 else present()
 
 
+def of(vcpu: Vcpu) -> u32:
+    """The CPUs that a vCPU may run on: the one that it is pinned to, or its VM's."""
+    if vcpu.cpus != 0:
+        return vcpu.cpus
+    vm = vcpu.vm
+    assert vm is not None
+    return allowed(vm)
+
+
 def bit(cpu: u32) -> u32:
     """The set of this CPU alone."""
     return 1 << (cpu & 31)
@@ -41,11 +50,7 @@ def has(cpus: u32, cpu: u32) -> bool:
 
 def may_run_on(vcpu: Vcpu, cpu: u32) -> bool:
     """May it run on this CPU?"""
-    if not host.pinned:
-        return True
-    vm = vcpu.vm
-    assert vm is not None
-    return has(allowed(vm), cpu)
+    return not host.pinned or has(of(vcpu), cpu)
 
 
 def number_of(mask: u32) -> u32:

@@ -1,17 +1,18 @@
-"""Caps, reservations and sets of CPUs of VMs: what is refused, and how one is changed while guests run.
+"""Caps, reservations and sets of CPUs of VMs, pins of vCPUs: what is refused, and how one is changed while guests run.
 
 A reservation is admitted only if it can be kept whatever the others do: with all others' in the same CPUs it leaves a tenth of
 them to those that have none, and the VM has the vCPUs for it. Sets of CPUs are equal, apart, or one within another: so what is due
-to everyone can be said (water.py) and kept.
+to everyone can be said (water.py) and kept. A vCPU is pinned to one CPU of its VM's, which is within or apart from any set. Its VM has no
+reservation then, for how much of it that CPU would have to keep would depend on which vCPUs the guest lets run.
 """
 from typing import Annotated, Final
 
 from hypervisor.abi_trace import TraceKind
-from hypervisor.lang import u32, u64
-from hypervisor.model import MAX_VMS, Vm, VmState
+from hypervisor.lang import u8, u32, u64
+from hypervisor.model import MAX_CPUS, MAX_VCPUS_PER_VM, MAX_VMS, Vcpu, Vm, VmState
 from hypervisor.sched import cap, cpus, policy
 from hypervisor.sched.cpus import host
-from hypervisor.sched.trace import note, trace
+from hypervisor.sched.trace import meet, note, trace
 
 PERCENT: Final = 100
 RESERVABLE: Final = 90  # percent of each CPU
@@ -32,9 +33,11 @@ def problem(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, percent: u32, rese
     if reserved > PERCENT * min(vm.vcpu_count, cpus.number_of(mine)):
         return "it has not the vCPUs or CPUs for that reservation"
     if not _nested(vms, vm, mine):
-        return "its CPUs would overlap those of another VM: they must be equal, apart, or one set within the other"
+        return "its CPUs overlap another VM's: sets are equal, apart, or one within the other"
+    if reserved != 0 and has_pins(vm):
+        return "a VM that has pinned vCPUs has no reservation"
     if reserved != 0 and not _can_keep(vms, vm, reserved, mine):
-        return "the CPUs cannot keep that reservation: nine tenths of them may be promised"
+        return "the CPUs cannot keep that reservation: nine tenths may be promised"
     return ""
 
 
@@ -55,16 +58,46 @@ def set_reservation(vm: Vm, percent: u32, now: u64) -> None:
 
 
 def set_cpus(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, set_: u32, now: u64) -> None:
-    """Bind a VM to CPUs, 0: to none; `problem` has none. Whoever runs elsewhere leaves when its CPU picks next."""
+    """Bind a VM to CPUs, 0: to none; `problem` has none. No vCPU of it is pinned then. Whoever runs elsewhere leaves when its CPU picks next."""
     policy.told(TraceKind.CPUS, vm, now, set_, 0)
     policy.everyone_leaves()
     vm.cpus = 0 if set_ == cpus.present() else set_
-    host.pinned = False
+    for index in range(MAX_VCPUS_PER_VM):
+        vm.pins[index] = 0
+        member = vm.vcpus[index]
+        if member is not None:
+            member.cpus = 0
+    host.pinned = vm.cpus != 0
     for other in vms:
-        if other is not None and other.cpus != 0 and _counts(other):
+        if other is not None and _counts(other) and (other.cpus != 0 or has_pins(other)):
             host.pinned = True
-    if vm.cpus != 0:
-        host.pinned = True
+    policy.rejoin(now)
+
+
+def pin_problem(vm: Vm, index: u64, set_: u32) -> str:
+    """Why its vCPU of this number cannot be pinned to this set of CPUs; empty: it can."""
+    if index >= vm.vcpu_count:
+        return "it has no such vCPU"
+    if cpus.number_of(set_) != 1 or set_ & ~cpus.allowed(vm) != 0:
+        return "a vCPU is pinned to one CPU, of those of its VM"
+    if vm.reserved != 0:
+        return "a VM that has a reservation has no pinned vCPUs"
+    return ""
+
+
+def pin(vcpu: Vcpu, set_: u32, now: u64) -> None:
+    """Pin a vCPU to this one CPU; `pin_problem` has none. If it runs elsewhere it leaves when its CPU picks next."""
+    vm = vcpu.vm
+    assert vm is not None
+    if trace.on:
+        meet(vcpu, now)
+        note(TraceKind.PIN, vcpu, 0, now, set_, 0)
+    policy.everyone_leaves()
+    for cpu in range(MAX_CPUS):
+        if set_ == cpus.bit(u32(cpu)):
+            vm.pins[vcpu.index] = u8(cpu + 1)
+    vcpu.cpus = set_
+    host.pinned = True
     policy.rejoin(now)
 
 
@@ -80,6 +113,14 @@ def bind_new(now: u64) -> None:
 
 def _counts(vm: Vm) -> bool:
     return vm.state in (VmState.RUNNING, VmState.PAUSED, VmState.REBOOTING)
+
+
+def has_pins(vm: Vm) -> bool:
+    """Is any vCPU of it pinned, or will be when it is made?"""
+    for pinned in vm.pins:
+        if pinned != 0:
+            return True
+    return False
 
 
 def _nested(vms: Annotated[list[Vm | None], MAX_VMS], vm: Vm, mine: u32) -> bool:

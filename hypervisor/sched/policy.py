@@ -280,17 +280,18 @@ def refill(vm: Vm, now: u64) -> u32:
 
 
 def stranded(now: u64) -> u32:
-    """Idle CPUs for which somebody waits: they are to pick now. Only where VMs are bound to CPUs can there be any."""
+    """CPUs that idle or whose slice does not end, and for which somebody waits: they are to pick now. Only where some are bound to CPUs
+    can there be any: one that was bound while it ran elsewhere waits for a CPU that has not been asked."""
     ask: u32 = 0
-    idle = False
+    looked = False
     if current.waiting != 0:
         for cpu in range(host.count):
-            if host.running[cpu] is None and not cpus.has(current.asked, u32(cpu)):
-                idle = True
+            if (host.running[cpu] is None or cpus.has(current.unlimited, u32(cpu))) and not cpus.has(current.asked, u32(cpu)):
+                looked = True
                 if CHOOSE[current.policy](u32(cpu)) is not None:
                     ask |= cpus.bit(u32(cpu))
         current.asked |= ask
-    if trace.on and idle:
+    if trace.on and looked:
         note(TraceKind.STRANDED, None, 0, now, 0, ask)
     return ask
 
@@ -298,9 +299,7 @@ def stranded(now: u64) -> u32:
 def _place(vcpu: Vcpu) -> u32:
     """The CPUs to ask for one that begins to wait: an idle one, its last if that is; else the one that runs its present vCPU
     longest, and those whose slice does not end."""
-    vm = vcpu.vm
-    assert vm is not None
-    allowed = cpus.allowed(vm)
+    allowed = cpus.of(vcpu)
     idle: u32 = 0
     longest: u32 = 0
     since: u64 = UNLIMITED

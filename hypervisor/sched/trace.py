@@ -99,4 +99,4 @@ def meet(vcpu: Vcpu, now: u64) -> None:
             note(TraceKind.CAP_END, vcpu, 0, now, vm.cap.refill_at, 0)
     if vcpu.traced != trace.header.session:
         vcpu.traced = trace.header.session
-        note(TraceKind.VCPU, vcpu, vcpu.host_cpu, now, vcpu.weight, 0)
+        note(TraceKind.VCPU, vcpu, vcpu.host_cpu, now, vcpu.weight, vcpu.cpus)

@@ -5,7 +5,7 @@ Here each VM has a ceiling (one CPU for each vCPU that competes, its CPUs, its c
 ceiling lets it), and gets rate = clamp(level * weight, floor, ceiling) with the level at which the CPUs are full: the
 water-filled, max-min fair share.
 
-VMs may be bound to sets of CPUs. Any two sets are equal, apart, or one holds the other (reserve.py refuses the rest), so rates
+VMs may be bound to sets of CPUs, vCPUs to one. Any two sets are equal, apart, or one holds the other (limits.py refuses the rest), so rates
 can be kept if and only if those of the VMs inside each set sum up to no more than the set has: what a set's own VMs
 leave of its CPUs can go to VMs of the sets around it alone. `fill` therefore fills the set of the lowest level first,
 fixes its VMs, and goes on with what is left: at most one round for each set.
@@ -22,12 +22,12 @@ from hypervisor.sched.run_queue import CAPACITY
 
 CPU: Final[u64] = 1 << 20  # the rate of a whole CPU
 PERCENT: Final = 100
-VMS_MOST: Final = CAPACITY  # that compete, having a vCPU each at least
+DEMANDS_MOST: Final = CAPACITY  # each has a vCPU that competes
 
 
 @struct
 class Demand:
-    """What one VM asks for, and gets. Rates in 1/CPU of a CPU."""
+    """What one VM, or a pinned vCPU of it, asks for, and gets. Rates in 1/CPU of a CPU."""
 
     weight: u64
     floor: u64  # at most the ceiling
@@ -45,7 +45,7 @@ class Water:
     count: u32
     free: u64
     weight: u64  # 0: everyone is at its ceiling
-    demands: Annotated[list[Demand], VMS_MOST]
+    demands: Annotated[list[Demand], DEMANDS_MOST]
 
 
 def fill(water: Water, cpus: u32) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from hypervisor import clock
+from hypervisor.channel import records
 from hypervisor.cpu import cpus
 from hypervisor.lang import clear
 from hypervisor.model import Vcpu, Vm, VmState
 from hypervisor.sched import account, eevdf, policy, run_queue
 from hypervisor.sched.cpus import host
+from hypervisor.sched.policy import Policy
 
 
 class Now:
@@ -86,3 +88,25 @@ def test_what_was_charged_meanwhile_is_not_charged_twice(now: Now) -> None:
     now.value = 2600
     account.charge_running()
     assert a.cpu_time + cpus[0].overhead_ticks == 1600 and vm.competitors == 1
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_host_is_told_what_a_vm_is_owed(now: Now, monkeypatch: pytest.MonkeyPatch, pinned: bool) -> None:
+    """Two VMs of 300 and 100 on a CPU: one that has had all of it for a ms owes the quarter that the other was due."""
+    policy.start(1_000_000, 1)
+    monkeypatch.setattr(clock, "ns_of", lambda ticks: ticks)
+    made, kept = [], []
+    for weight in (300, 100):
+        vm, vcpu = Vm(), Vcpu()
+        vm.state, vm.weight, vm.vcpu_count = VmState.RUNNING, weight, 1
+        vm.vcpus[0], vcpu.vm, vcpu.weight, vcpu.cpus = vcpu, vm, weight, int(pinned)
+        policy.enqueue(vcpu, 1000)
+        made.append(vm)
+        kept.append(vcpu)
+    running = policy.pick(0, 1000)
+    assert running is not None and running.vm == made[0]
+    assert [records.lag_ns(vm) for vm in made] == [0, 0]
+    policy.charge(running, 1_000_000, 1_001_000)
+    assert [records.lag_ns(vm) for vm in made] == [pytest.approx(lag, abs=3) for lag in (-250_000, 250_000)]
+    policy.select(Policy.STRIDE, 1_001_000)
+    assert [records.lag_ns(vm) for vm in made] == [0, 0]

@@ -1,5 +1,7 @@
 """Several CPUs, caps, reservations, sets of CPUs: the policies against the water-filled share, and both lives alike."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,15 +36,33 @@ def limited(draw: st.DrawFn, vms: int, cpus: int) -> dict[int, Limits]:
     return chosen
 
 
+@st.composite
+def pins(draw: st.DrawFn, counts: Sequence[int], limits: dict[int, Limits], cpus: int) -> list[list[int]]:
+    """Some vCPUs of VMs without a reservation pinned to one of their CPUs: for each VM, a set for each vCPU or 0."""
+    chosen = []
+    for number, count in enumerate(counts):
+        limit = limits.get(number, Limits())
+        inside = [1 << cpu for cpu in range(cpus) if (limit.cpus or (1 << cpus) - 1) >> cpu & 1]
+        one = st.just(0) if limit.reserved else st.sampled_from([0, *inside])
+        chosen.append([draw(one) for _ in range(count)])
+    return chosen
+
+
+def pinned(machine: Machine, sets: list[list[int]]) -> Machine:
+    """The machine with these pins."""
+    return replace(machine, vms=[(weight, [replace(member, cpus=set_) for member, set_ in zip(members, chosen)])
+                                 for (weight, members), chosen in zip(machine.vms, sets)])  # fmt: skip
+
+
 @pytest.mark.parametrize("which", list(Policy))
 @settings(deadline=None, max_examples=6)
 @given(vms=Shapes, cpus=st.integers(2, 4), data=st.data())
 def test_both_lives_decide_alike(compiled: Any, which: Policy, vms: Shape, cpus: int, data: st.DataObject) -> None:
     limits = data.draw(limited(len(vms), cpus))
+    sets = data.draw(pins([len(members) for _, members in vms], limits, cpus))
 
     def make() -> Machine:
-        made = machine_of(vms)
-        return Machine(made.vms, cpus, limits)
+        return pinned(Machine(machine_of(vms).vms, cpus, limits), sets)
 
     same_in_both(compiled, which, make, 80)
 
@@ -129,7 +149,7 @@ def test_caps_reservations_and_sets_give_the_water_filled_share(
     limits = data.draw(limited(len(vms), cpus))
     machine = Machine([(weight, [Member(spin()) for _ in range(count)]) for weight, count in vms], cpus,
                       {number: Limits(limit.cap, 100 * QUANTUM, limit.reserved, limit.cpus) for number, limit in limits.items()})  # fmt: skip
-    out = run(compiled, machine, 3000)
+    out = run(compiled, pinned(machine, data.draw(pins([count for _, count in vms], limits, cpus))), 3000)
     first = 0
     for _, count in vms:
         got, due = sum(out.service[first:first + count]), sum(out.fluid[first:first + count])

@@ -109,6 +109,16 @@ def test_limits_change_while_vcpus_wait_and_run(which: policy.Policy) -> None:
     for _ in range(100):
         turn(1)
         assert all(running is None or running.vm != vms[1] or running.host_cpu == 0 for running in host.running)
+    limits.pin(vcpus[1], 0b0010, now)
+    limits.pin(vcpus[3], 0b0001, now)
+    turn(1)
+    before = [vcpu.cpu_time for vcpu in vcpus]
+    for _ in range(100):
+        turn(1)
+        assert all(running is None or running != vcpus[1] or running.host_cpu == 1 for running in host.running)
+    assert all(vcpu.cpu_time > then for vcpu, then in zip(vcpus, before)), "nobody is left out"
+    limits.set_cpus(table(*vms), vms[0], 0, now)
+    assert host.pinned
     limits.set_cpus(table(*vms), vms[1], 0, now)
     limits.set_reservation(vms[2], 200, now)
     assert not host.pinned
@@ -123,20 +133,66 @@ def test_limits_change_while_vcpus_wait_and_run(which: policy.Policy) -> None:
 
 @pytest.mark.parametrize("which", list(policy.Policy))
 def test_a_bound_vm_is_made_while_others_wait(which: policy.Policy) -> None:
-    """Those were put in order when nobody was bound: another CPU finds each of them, and not the new one."""
+    """Those were put in order when nobody was bound: another CPU finds each of them in that order, and not the new one."""
     policy.select(which, 0)
-    vms = [vm_of() for _ in range(30)]
+    vms = [vm_of(weight=100 + number * 7 % 30) for number in range(30)]
     bound = vm_of()
+    order = sorted((vm.weight for vm in vms), reverse=True)  # whose request is due first
     for vm in vms:
         policy.enqueue(the_vcpu(vm), 0)
     limits.bind_new(0)
     bound.cpus = 0b0001
     policy.enqueue(the_vcpu(bound), 0)
-    for _ in vms:
+    for place, weight in enumerate(order):
         running = policy.pick(1, 0)
         assert running is not None and running.vm != bound
+        assert which is not policy.Policy.EEVDF or running.weight == weight or place > 20, "when few are left they weigh alike: a CPU each"
         policy.dequeue(running, 0)
     assert policy.pick(1, 0) is None and policy.pick(0, 0) == bound.vcpus[0]
+
+
+@pytest.mark.parametrize("which", list(policy.Policy))
+@pytest.mark.parametrize("pinned", [False, True])
+def test_one_that_is_bound_elsewhere_while_it_runs_is_not_left_out(which: policy.Policy, pinned: bool) -> None:
+    """The CPU that it may run on has picked before it waits, and would let its own vCPU run without end."""
+    policy.start(MS, 2)
+    policy.select(which, 0)
+    a, b = vm_of(), vm_of()
+    for cpu, vm in enumerate((a, b)):
+        policy.enqueue(the_vcpu(vm), 0)
+        assert policy.pick(cpu, 0) == the_vcpu(vm) and policy.slice_of(the_vcpu(vm), 0) == policy.UNLIMITED
+    if pinned:
+        limits.pin(the_vcpu(a), 0b10, 0)
+    else:
+        limits.set_cpus(table(a, b), a, 0b10, 0)
+    policy.requeue(the_vcpu(b), 0)
+    assert policy.pick(1, 0) == the_vcpu(b) and policy.stranded(0) == 0 and policy.slice_of(the_vcpu(b), 0) == policy.UNLIMITED
+    policy.requeue(the_vcpu(a), 0)
+    assert policy.pick(0, 0) is None and policy.stranded(0) == 0b10
+    seen = []
+    for now in range(MS, 100 * MS, MS):
+        running = host.running[1]
+        assert running is not None
+        policy.charge(running, MS, now)
+        policy.requeue(running, now)
+        seen.append(policy.pick(1, now))
+    assert the_vcpu(a) in seen and the_vcpu(b) in seen
+
+
+def test_pins_that_cannot_be_kept_are_refused() -> None:
+    vm = vm_of(2)
+    assert limits.pin_problem(vm, 1, 0b1000) == ""
+    assert "no such vCPU" in limits.pin_problem(vm, 2, 0b1) and "no such vCPU" in limits.pin_problem(vm, 1 << 40, 0b1)
+    for set_ in (0, 0b11, 0b1_0000):
+        assert "one CPU" in limits.pin_problem(vm, 0, set_)
+    vm.cpus = 0b0011
+    assert "one CPU" in limits.pin_problem(vm, 0, 0b0100) and limits.pin_problem(vm, 0, 0b0010) == ""
+    limits.pin(the_vcpu(vm), 0b10, 0)
+    assert "pinned" in limits.problem(table(vm), vm, 0, 5, 0b11)
+    limits.set_cpus(table(vm), vm, 0, 0)
+    assert not host.pinned and the_vcpu(vm).cpus == 0 and limits.problem(table(vm), vm, 0, 5, 0) == ""
+    vm.reserved = 5
+    assert "reservation" in limits.pin_problem(vm, 0, 0b1)
 
 
 def the_vcpu(vm: Vm) -> Vcpu:

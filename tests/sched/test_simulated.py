@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor.sched import eevdf
+from hypervisor.sched import eevdf, virtual_time
 from hypervisor.sched.policy import Policy
 from krait import sched_sim
 from krait.sched_sim import Machine, Member, Outcome, Simulation, gamer, sleeper, spin
@@ -137,7 +137,7 @@ class Watched(Interpreted):
         self.greatest = 0.0
 
     def pick(self, cpu: int, now: int) -> int | None:
-        tree = eevdf.state.vms
+        tree = eevdf.state.tree
         at_least, total = float("-inf"), 0.0
         for number, vm in enumerate(self.vms):
             if not vm.competitors:
@@ -145,7 +145,7 @@ class Watched(Interpreted):
                 continue
             self.least[number] = min(self.least[number], tree.weight)
             distance = (tree.average - vm.share.virtual_time + (1 << 63)) % (1 << 64) - (1 << 63)
-            lag = distance * vm.share.weight / (QUANTUM << eevdf.UNIT_SHIFT)
+            lag = distance * vm.share.weight / (QUANTUM << virtual_time.UNIT_SHIFT)
             assert -1 - SLACK <= lag <= 1 + self.most / 2 * vm.share.weight / self.least[number] + SLACK
             at_least, total = max(at_least, lag), total + lag
             self.greatest = max(self.greatest, lag)
