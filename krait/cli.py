@@ -197,18 +197,15 @@ def bench(
 
 
 def _show_policies(report: sched_bench.Report) -> None:
-    print(f"{report.seconds} simulated seconds; lag in quanta of 1 ms, latency in us, share of the first vCPU")
-    print(f"  {'workload':<18}{'policy':<13}{'lag max':>8}{'P50':>9}{'P99':>9}{'switches':>10}{'moves':>8}{'idle':>8}{'share':>8}")
+    print(f"{report.seconds} simulated seconds; {sched_bench.UNITS}")
     order = list(dict.fromkeys(row.workload for row in report.rows))
-    for row in sorted(report.rows, key=lambda row: order.index(row.workload)):
-        print(f"  {row.workload:<18}{row.policy:<13}{row.lag_most:>8.2f}{row.latency_p50 // 1000:>9}{row.latency_p99 // 1000:>9}"
-              f"{row.switches:>10}{row.moves:>8}{row.idle:>8.1%}{row.first_share:>8.3f}")  # fmt: skip
+    print(sched_bench.table(sorted(report.rows, key=lambda row: order.index(row.workload))))
     for title, table in (("pick", report.instructions_per_pick), ("switch (charge, requeue, pick, slice)", report.instructions_per_switch)):
         print(f"\ninstructions of a {title}")
-        print(f"  {'policy':<13}" + "".join(f"{f'{size} vCPUs':>11}" for size in next(iter(table.values()))))
+        print(f"  {'policy':<15}" + "".join(f"{f'{size} vCPUs':>11}" for size in next(iter(table.values()))))
         for name, counts in table.items():
-            print(f"  {name:<13}" + "".join(f"{count:>11}" for count in counts.values()))
-    print(f"  {'eevdf, traced':<13}" + "".join(f"{count:>11}" for count in report.instructions_per_traced_switch.values()))
+            print(f"  {name:<15}" + "".join(f"{count:>11}" for count in counts.values()))
+    print(f"  {'eevdf, traced':<15}" + "".join(f"{count:>11}" for count in report.instructions_per_traced_switch.values()))
     print(f"\npicture: {paths.shown(Path(report.picture))}")
 
 

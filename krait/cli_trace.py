@@ -4,13 +4,14 @@ import json
 import re
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hypervisor.sched.policy import POLICY_NAMES
-from krait import remote, trace, trace_replay
+from krait import paths, remote, sched_bench, sched_worlds, trace, trace_replay, trace_workload
 from krait.outcome import ExitCode, KraitError
 
 app = typer.Typer(help="Record what the scheduler does, show it as a timeline, replay it.", no_args_is_help=True)
@@ -46,15 +47,35 @@ def timeline(file: FileArgument, to: Annotated[Path, typer.Argument(help="JSON, 
 
 
 @app.command()
+def simulate(
+    file: FileArgument,
+    policies: Annotated[list[str] | None, typer.Option("--policy", help="Several may be given; all otherwise.")] = None,
+    interpreted: Annotated[bool, typer.Option(help="By CPython, for a debugger, in place of a host library built first.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Let policies schedule what the recorded vCPUs wanted: when they woke, how long they ran and slept."""
+    chosen = [(POLICY_NAMES.index(_known(name)), name) for name in policies or POLICY_NAMES]
+    world: sched_worlds.WorldMaker = sched_worlds.Interpreted
+    if not interpreted:
+        world = partial(sched_worlds.Compiled, sched_worlds.build(paths.OUT / "sched"))
+    rows = trace_workload.compare(trace.read(file), chosen, world)
+    print(json.dumps([asdict(row) for row in rows]) if as_json else f"{sched_bench.UNITS}\n{sched_bench.table(rows)}")
+
+
+def _known(policy: str) -> str:
+    if policy not in POLICY_NAMES:
+        raise KraitError(f"no such policy: {policy}; there are {', '.join(POLICY_NAMES)}", ExitCode.USAGE)
+    return policy
+
+
+@app.command()
 def replay(
     file: FileArgument,
     policy: Annotated[str | None, typer.Option(help="By this policy in place of the one that was recorded.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Do all recorded calls again in the simulator; exit code 1 when a decision comes out otherwise."""
-    if policy is not None and policy not in POLICY_NAMES:
-        raise KraitError(f"no such policy: {policy}; there are {', '.join(POLICY_NAMES)}", ExitCode.USAGE)
-    done = trace_replay.replay(trace.read(file), None if policy is None else POLICY_NAMES.index(policy))
+    done = trace_replay.replay(trace.read(file), None if policy is None else POLICY_NAMES.index(_known(policy)))
     if as_json:
         print(json.dumps(asdict(done)))
     elif done.mismatch is None:

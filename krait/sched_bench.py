@@ -8,12 +8,13 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from hypervisor.sched import policy
 from krait import paths, progress, sched_plot, sched_sim, sched_worlds, tools
 from krait.outcome import ExitCode, KraitError
-from krait.sched_sim import Simulation
+from krait.sched_sim import Machine, Outcome, Simulation
 from krait.sched_worlds import QUANTUM, Compiled
 
 SECONDS = 2
@@ -39,6 +40,18 @@ class Row:
     first_share: float  # of the CPU, that the first VM's first vCPU had
 
 
+UNITS = "lag in quanta of 1 ms, latency in us, share of the first vCPU"
+"""Of `table`."""
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For people, a line each."""
+    lines = [f"  {'workload':<18}{'policy':<15}{'lag max':>8}{'P50':>9}{'P99':>9}{'switches':>10}{'moves':>8}{'idle':>8}{'share':>8}"]
+    lines += [f"  {row.workload:<18}{row.policy:<15}{row.lag_most:>8.2f}{row.latency_p50 // 1000:>9}{row.latency_p99 // 1000:>9}"
+              f"{row.switches:>10}{row.moves:>8}{row.idle:>8.1%}{row.first_share:>8.3f}" for row in rows]  # fmt: skip
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Report:
     """All rows; by policy and number of vCPUs the instructions of a pick, and of a switch: charge, requeue, pick, slice."""
@@ -61,11 +74,9 @@ def run() -> Report:
         rows = []
         for number, name in enumerate(policy.POLICY_NAMES):
             for workload, machine in sched_sim.workloads():
-                done = Simulation(Compiled(library, number, machine.shapes, machine.cpus), machine).run(SECONDS * 1000 * QUANTUM)
-                late = sorted(done.latencies)
-                rows.append(Row(name, workload, round(max(done.lag_most), 2), late[len(late) // 2], late[len(late) * 99 // 100],
-                                done.switches, done.moves, round(done.idle / (machine.cpus * SECONDS * 1000 * QUANTUM), 4),
-                                round(done.service[0] / sum(done.service), 4)))  # fmt: skip
+                until = SECONDS * 1000 * QUANTUM
+                done = Simulation(Compiled(library, number, machine.shapes, machine.cpus), machine).run(until)
+                rows.append(row_of(name, workload, machine, done, until))
         with progress.stage("instructions per switch"):
             picks, switches, traced = _instructions()
         report = Report(SECONDS, rows, picks, switches, traced, str(out / "policies.png"))
@@ -73,6 +84,13 @@ def run() -> Report:
         with progress.stage("picture"):
             sched_plot.draw(report, out / "policies.png")
     return report
+
+
+def row_of(policy_name: str, workload: str, machine: Machine, done: Outcome, until: int) -> Row:
+    """What a run of so many ns showed."""
+    late = sorted(done.latencies) or [0]
+    return Row(policy_name, workload, round(max(done.lag_most), 2), late[len(late) // 2], late[len(late) * 99 // 100],
+               done.switches, done.moves, round(done.idle / (machine.cpus * until), 4), round(done.service[0] / max(sum(done.service), 1), 4))  # fmt: skip
 
 
 def _instructions() -> tuple[dict[str, dict[int, int]], dict[str, dict[int, int]], dict[int, int]]:

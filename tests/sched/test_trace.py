@@ -15,7 +15,7 @@ from hypervisor.sched import fresh_start, limits, policy, yielding
 from hypervisor.sched.cpus import host
 from hypervisor.sched.policy import Policy
 from hypervisor.sched.trace import RING_RECORDS, trace
-from krait import channel, cli_trace, trace_replay
+from krait import channel, cli_trace, trace_replay, trace_workload
 from krait import trace as traces
 from krait.outcome import KraitError
 from krait.sched_sim import Limits, Machine, Member, Simulation, gamer, sleeper, spin
@@ -79,15 +79,35 @@ def test_a_replay_decides_as_the_machine_did(which: Policy, cpus: int, after: in
         limits.set_cap(recorder.world.vms[0], 150, 30 * QUANTUM, now)
         limits.set_reservation(recorder.world.vms[0], 20, now)
         limits.set_cpus(recorder.table, recorder.world.vms[1], 0, now)
+        pinned = recorder.world.vms[2].vcpus[1]
+        assert pinned is not None
+        limits.pin(pinned, 0b1, now)
         policy.select((which + 1) % policy.POLICIES, now)
         recorder.simulation.run(after + 160 * QUANTUM)
     found = recorder.end()
     seen = Counter(event.kind for event in found.events)
     assert seen[TraceKind.PICK] > 30 and seen[TraceKind.ENQUEUE] > 5 and seen[TraceKind.RUNS] == (0 if not after else cpus)
-    assert seen[TraceKind.SELECT] == int(cpus > 1)
+    assert seen[TraceKind.SELECT] == seen[TraceKind.PIN] == int(cpus > 1)
     done = trace_replay.replay(found)
     assert done.mismatch is None, done
     assert done.calls == len(found.events) and done.decisions > 60
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_a_trace_is_a_workload_for_any_policy(cpus: int) -> None:
+    """Simulated under the policy that was recorded, everyone gets what it got, within a few quanta; under another, what that gives."""
+    recorder = Recorder(Policy.EEVDF, cpus)
+    out = recorder.simulation.run(400 * QUANTUM)
+    found = recorder.end()
+    rows = trace_workload.compare(found, [(Policy.EEVDF, "eevdf"), (Policy.ROUND_ROBIN, "round-robin")], Interpreted)
+    assert [row.policy for row in rows] == ["eevdf", "round-robin"] and rows[1].lag_most > rows[0].lag_most
+    again = trace_workload.machine_of(found)
+    assert [weight for weight, _ in again.vms] == [300, 100, 100, 50] and again.cpus == cpus
+    assert again.limits == {number: limit for number, limit in machine(cpus).limits.items() if limit != Limits()}
+    redone = Simulation(Interpreted(Policy.EEVDF, again.shapes, cpus), again).run(400 * QUANTUM)
+    for got, had in zip(redone.service, out.service):
+        assert got == pytest.approx(had, abs=12 * QUANTUM)
+    assert len(redone.latencies) == pytest.approx(len(out.latencies), abs=4)
 
 
 def test_another_policy_decides_otherwise_and_that_is_told() -> None:
@@ -161,4 +181,6 @@ def test_the_command_draws_and_replays_files(tmp_path: Path) -> None:
     assert same.exit_code == 0 and "all the same" in same.stdout
     other = run.invoke(cli_trace.app, ["replay", "--json", "--policy", "lottery", str(file)])
     assert other.exit_code == 1 and json.loads(other.stdout)["mismatch"] > 0
+    simulated = run.invoke(cli_trace.app, ["simulate", "--json", "--interpreted", "--policy", "stride", "--policy", "credit", str(file)])
+    assert simulated.exit_code == 0 and [row["policy"] for row in json.loads(simulated.stdout)] == ["stride", "credit"]
     assert isinstance(run.invoke(cli_trace.app, ["replay", "--policy", "fifo", str(file)]).exception, KraitError)
