@@ -66,16 +66,14 @@ def test_sixteen_spinning_guests_get_their_shares(machine: Machine, boot: Boot, 
     for _ in weights:
         line = console.expect(r"\[(g\d+)\] iterations (\d+)\r\n", timeout=300)
         counts[line[1]] = int(line[2])
-    # QEMU 7.2 with -icount lets one CPU execute at a time, up to the next timer: time passes for both, instructions do not.
-    exact = machine.emulator == "bochs" or cpus == 1
     for number, weight in enumerate(weights):
         due = sum(counts.values()) * weight / sum(weights)
-        assert counts[f"g{number}"] == pytest.approx(due, rel=0.01 if exact else 0.3)
+        assert counts[f"g{number}"] == pytest.approx(due, rel=0.01)
     if weights is EQUAL:
-        assert jain(charged) >= 0.9999 and (not exact or jain(list(counts.values())) >= 0.9999)
+        assert jain(charged) >= 0.9999 and jain(list(counts.values())) >= 0.9999
     counted_all = [counts[f"g{number}"] for number in range(len(weights))]
     print(f"shares: {machine.emulator}, {cpus} CPU, {'equal' if weights is EQUAL else '1:2:4:8'}: off by at most {off(charged, weights):.2%} charged, "
-          f"{off(counted_all, weights):.2%} counted by the guests{'' if exact else ' (no measure here: docs/scheduling.md)'}; Jain {jain(per_weight(charged, weights)):.6f} and "
+          f"{off(counted_all, weights):.2%} counted by the guests; Jain {jain(per_weight(charged, weights)):.6f} and "
           f"{jain(per_weight(counted_all, weights)):.6f}")  # fmt: skip
     console.send_line("poweroff")
     console.wait_end()

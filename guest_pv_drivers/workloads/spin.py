@@ -22,5 +22,6 @@ def spin() -> u32:
         for _ in range(look):
             intrinsics.compiler_barrier()
         iterations += look
+        intrinsics.pause()  # QEMU's -icount executes one CPU at a time: at a PAUSE the other has its turn
     say(f"iterations {iterations}")
     return 0
