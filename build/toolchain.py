@@ -44,7 +44,7 @@ HOT = ("hypervisor/run_loop", "hypervisor/exits", "hypervisor/lock", "hypervisor
                                         for part in ("vcpu", "decode", "inject", "exit_table", "current")),
        *(f"hypervisor/handlers/{cause}" for cause in ("cpuid", "hypercall", "io", "interrupt", "outcome", "nested_fault", "rdmsr", "wrmsr")),
        "hypervisor/hypercalls/", "hypervisor/mmio_", "hypervisor/devices/lapic", "hypervisor/apic_bus",
-       "hypervisor/memory/frames", "hypervisor/sched/eevdf", "hypervisor/sched/virtual_time", "hypervisor/sched/fair_tree", "guest_pv_drivers/")
+       "hypervisor/memory/frames", "hypervisor/sched/virtual_time", "hypervisor/sched/fair_tree", "guest_pv_drivers/")
 
 
 class BuildError(Exception):
