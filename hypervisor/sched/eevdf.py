@@ -78,11 +78,13 @@ def woken(vcpu: Vcpu) -> None:
 
 def preempted(vcpu: Vcpu) -> None:
     """It ran, and waits again."""
-    upper = upper_share(vcpu)
-    if not is_pinned(vcpu):
-        fair_tree.insert(_vm(vcpu).members, vcpu.share)
-    if not upper.queued:
-        fair_tree.insert(state.tree, upper)
+    if is_pinned(vcpu):
+        fair_tree.insert(state.tree, vcpu.share)
+        return
+    vm = _vm(vcpu)
+    fair_tree.insert(vm.members, vcpu.share)
+    if not vm.share.queued:
+        fair_tree.insert(state.tree, vm.share)
 
 
 def left(vcpu: Vcpu) -> None:
@@ -121,21 +123,23 @@ def choose(cpu: u32) -> Vcpu | None:
 
 def take(vcpu: Vcpu) -> None:
     """It runs from now on. With one CPU its VM does not wait until it is put back: nobody else can be picked meanwhile."""
-    upper = upper_share(vcpu)
     if is_pinned(vcpu):
-        fair_tree.remove(state.tree, upper)
+        fair_tree.remove(state.tree, vcpu.share)
         return
-    members = _vm(vcpu).members
-    fair_tree.remove(members, vcpu.share)
-    if upper.queued and (members.root is None or host.count == 1):
-        fair_tree.remove(state.tree, upper)
+    vm = _vm(vcpu)
+    fair_tree.remove(vm.members, vcpu.share)
+    if vm.share.queued and (vm.members.root is None or host.count == 1):
+        fair_tree.remove(state.tree, vm.share)
 
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
     """It has run for `ticks`, or a timer of it has been served for so long while it waits."""
-    if not is_pinned(vcpu):
-        virtual_time.charge(_vm(vcpu).members, vcpu.share, ticks)
-    virtual_time.charge(state.tree, upper_share(vcpu), ticks)
+    if is_pinned(vcpu):
+        virtual_time.charge(state.tree, vcpu.share, ticks)
+        return
+    vm = _vm(vcpu)
+    virtual_time.charge(vm.members, vcpu.share, ticks)
+    virtual_time.charge(state.tree, vm.share, ticks)
 
 
 def yielded(vcpu: Vcpu) -> None:
