@@ -1,4 +1,4 @@
-"""Broken rings by the million, on a sanitized host library in a process of its own.
+"""Broken rings, and a hostile driver of the console, by the million on a sanitized host library in a process of its own.
 
     PYTHONPATH=.:build python -m tests.virtio.broken_rings 22000000 > tests/virtio/long.txt
 """
@@ -10,10 +10,14 @@ from pathlib import Path
 
 from host_library import HostLibrary
 from tests import sanitized
-from tests.virtio.world import ALL_MODULES, COUNTS, FUZZ, compiled_run
+from tests.virtio.world import ALL_MODULES, COUNTS, DRIVERS, FUZZ, compiled_run
 
 MODULE = "tests.virtio.broken_rings"
 A_PIECE = 100_000
+CONSOLE_SHARE = 10  # turns of the console's driver are longer than rings
+SAID = {"ring_fuzz": "broken rings: {taken} chains of {segments} segments were taken, {broken} rings refused, {wrong} should not have been taken",
+        "console_fuzz": "turns of a console's driver: {typed} bytes typed, {waits} waits for the host, {broken} times broken, {starts} starts, "
+                        "{wrong} wrong"}
 
 
 def fuzz(folder: Path, count: int, seed: int) -> str:
@@ -21,20 +25,21 @@ def fuzz(folder: Path, count: int, seed: int) -> str:
     return sanitized.run(MODULE, ALL_MODULES, folder, count, seed)
 
 
-def run(folder: Path, count: int, seed: int) -> None:
+def run(library: HostLibrary, driver: str, count: int, seed: int) -> str:
     """In the process with sanitizers."""
-    world, vm, state = compiled_run(HostLibrary(folder), seed)
+    world, vm, state = compiled_run(library, driver, seed)
     for done in range(0, count, A_PIECE):
-        world.call(f"{FUZZ}.rings", vm, min(A_PIECE, count - done))
-    world.call(f"{FUZZ}.end")
-    taken, broken, segments, wrong = (getattr(state, name) for name in COUNTS)
-    print(f"{count} broken rings from seed {seed}, sanitized: {taken} chains of {segments} segments were taken, {broken} rings refused, "
-          f"{wrong} should not have been taken")
+        world.call(f"{FUZZ}.{driver}.turns", vm, min(A_PIECE, count - done))
+    world.call(f"{FUZZ}.{driver}.end", vm)
+    said = SAID[driver].format(**{name: getattr(state, name) for name in COUNTS[driver]})
+    return f"{count} {said} (seed {seed}, sanitized)"
 
 
 def main(arguments: list[str]) -> None:
     if arguments[0] == "--in":
-        run(Path(arguments[1]), int(arguments[2]), int(arguments[3]))
+        library, count, seed = HostLibrary(Path(arguments[1])), int(arguments[2]), int(arguments[3])
+        for driver in DRIVERS:
+            print(run(library, driver, count if driver == "ring_fuzz" else count // CONSOLE_SHARE, seed))
         return
     with tempfile.TemporaryDirectory() as folder:
         print(fuzz(Path(folder), int(arguments[0]), 1), end="")

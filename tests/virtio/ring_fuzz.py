@@ -61,7 +61,7 @@ def begin(vm: Vm, vcpu: Vcpu, seed: u64, shift: u64) -> Status:
     return ring.attach(vm, vcpu, queue, run.place)
 
 
-def rings(vm: Vm, count: u64) -> u64:
+def turns(vm: Vm, count: u64) -> u64:
     """So many broken rings; chains that should not have been taken."""
     for _ in range(count):
         broken_rings.some_queue()
@@ -112,7 +112,7 @@ def check(vm: Vm) -> None:
         run.wrong += 1
 
 
-def end() -> u64:
+def end(vm: Vm) -> u64:
     """Let go of the ring; the address of the results."""
     ring.detach(run.place)
     return address(run)
