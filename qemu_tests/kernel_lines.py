@@ -11,5 +11,7 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     (r"Speculative Return Stack Overflow: WARNING: See https://\S+ for mitigation options\.", "belongs to the line before it"),
     (r"hpet: Lost \d+ RTC interrupts",
      "the driver emulates the RTC's ticks by HPET interrupts and counts those that came late: a vCPU that shares its CPU waits longer than a tick"),
+    (r"hrtimer: interrupt took \d+ ns",
+     "the longest handling of timers so far, told when the next one was due before its end: the emulator did not have its core meanwhile, or another vCPU had it"),
     (r"PMU not available due to virtualization, using software events only\.", "there are no performance counters in a guest"),
 )  # fmt: skip

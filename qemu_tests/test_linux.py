@@ -114,16 +114,19 @@ def uptime(console: Console) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
+VECTOR_ROUNDS = 10
+
+
 def test_vector_registers_are_each_guests_own(machine: Machine, boot: Boot, tmp_path: Path) -> None:
     """Two Linux guests and a PV guest keep patterns in all of them while they take turns on one CPU."""
     initrd = with_program(tmp_path, "vectors")
-    guests = [{**linux(run("/bin/vectors", str(seed), "3"), "krait.end=poweroff", name=name), "initrd": str(initrd)}
+    guests = [{**linux(run("/bin/vectors", str(seed), "3", str(VECTOR_ROUNDS)), "krait.end=poweroff", name=name), "initrd": str(initrd)}
               for seed, name in enumerate(("one", "two"))]  # fmt: skip
     beside: VmTable = {"name": "pv", "kind": "pv", "memory": "16MiB", "workload": "registers", "cmdline": "switches=2000"}
     end = boot(machine, vms=[*guests, beside]).wait_end(BOOT_SECONDS)
     for name in ("one", "two"):
         rounds = re.search(rf"\[{name}\] vectors ok avx (\d+) rounds", end.text)
-        assert rounds is not None and int(rounds[1]) > 5
+        assert rounds is not None and int(rounds[1]) >= VECTOR_ROUNDS
     assert "[pv] registers ok 2000 switches" in end.text
 
 
@@ -211,7 +214,8 @@ def test_two_side_by_side(machine: Machine, boot: Boot) -> None:
     """Two Linux guests share the CPU with a PV guest; each ends by itself, and knows how long it had to wait."""
     busy: VmTable = {"name": "busy", "kind": "pv", "memory": "16MiB", "workload": "spin", "cmdline": "ms=1000"}
     words = (run("grep", "cpu0", "/proc/stat"), "krait.end=poweroff")
-    end = boot(machine, vms=[linux(*words, name="one"), linux(*words, name="two"), busy]).wait_end(BOOT_SECONDS)
+    guests = [linux(*words, name="one"), linux(*words, name="two"), busy]
+    end = boot(machine, vms=guests, debug=False).wait_end(BOOT_SECONDS)  # a debug image takes time of its own, which is stolen too
     for vm in ("one", "two"):
         assert f"[{vm}] krait-guest: user space reached" in end.text
         assert f"result: vm '{vm}' ended with code 0" in end.text

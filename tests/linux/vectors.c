@@ -1,4 +1,5 @@
-/* vectors SEED SECONDS: keeps patterns of its own in all vector registers while others run; ends with 1 when one has changed. */
+/* vectors SEED SECONDS ROUNDS: keeps patterns of its own in all vector registers while others run, for so long and so often at least; ends with 1
+   when one has changed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ int main(int argc, char **argv)
 {
     int seed = atoi(argv[1]), avx = __builtin_cpu_supports("avx"), bytes = avx ? 32 : 16;
     time_t end = time(0) + atoi(argv[2]);
-    unsigned long rounds = 0;
+    unsigned long rounds = 0, least = atol(argv[3]);
     do {
         unsigned long spins = 200000;
         for (int i = 0; i < 16; i++)
@@ -34,7 +35,7 @@ int main(int argc, char **argv)
                 return 1;
             }
         rounds++;
-    } while (time(0) < end);
+    } while (rounds < least || time(0) < end);
     printf("vectors ok %s %lu rounds\n", avx ? "avx" : "sse", rounds);
     return 0;
 }

@@ -110,7 +110,7 @@ def test_window(vcpu: Vcpu, vmcb: Vmcb) -> None:
 
 
 def test_interrupts_are_virtual(vcpu: Vcpu, vmcb: Vmcb) -> None:
-    """An interrupt is injected with V_IRQ, once; a window for another lets it go by EVENTINJ; exceptions always do."""
+    """An interrupt is injected with V_IRQ, once; the window for another is the end of its handler, but no NMI's; exceptions go by EVENTINJ."""
     masking, virtual = 1 << 24, (1 << 20) | (0xF << 16) | (1 << 8)
     vmcb.v_intr, vmcb.intercept_misc1, vmcb.rflags = masking | 7, 3 | 16, 0x202
     inject.inject(vcpu, 0x8000_0031, 0)
@@ -118,9 +118,9 @@ def test_interrupts_are_virtual(vcpu: Vcpu, vmcb: Vmcb) -> None:
     assert not inject.can_inject(vcpu)
     inject.request_window(vcpu, False)
     assert vmcb.v_intr == masking | virtual | 7 | 0x31 << 32
-    inject.request_window(vcpu, True)
-    assert (vmcb.v_intr, vmcb.intercept_misc1, vmcb.event_injection) == (masking | virtual | 7, 3 | 16, 0x8000_0031)
-    vmcb.event_injection = 0
+    for vcpu.nmi_masked, intercepts in ((True, 3), (False, 3 | 1 << 20)):
+        inject.request_window(vcpu, True)
+        assert (vmcb.v_intr, vmcb.intercept_misc1, vmcb.event_injection) == (masking | virtual | 7 | 0x31 << 32, intercepts, 0)
     inject.inject(vcpu, 0x8000_0B0E, 6)
     assert vmcb.event_injection == 0x8000_0B0E | 6 << 32
 

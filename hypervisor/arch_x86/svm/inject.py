@@ -6,7 +6,7 @@ execution loop is left before the next #VMEXIT, as -icount does whenever a timer
 """
 from hypervisor.arch_x86.defs.cr import RFLAGS_IF
 from hypervisor.arch_x86.defs.svm import (EVENT_TYPE_INTR, EVENT_TYPE_NMI, EVENT_TYPE_SHIFT, EVENT_VALID, INTERCEPT_CR8_WRITE,
-                                          INTERCEPT_VINTR, INTERRUPT_SHADOW, V_IGN_TPR, V_INTR_MASKING, V_INTR_PRIO_MAX,
+                                          INTERCEPT_IRET, INTERCEPT_VINTR, INTERRUPT_SHADOW, V_IGN_TPR, V_INTR_MASKING, V_INTR_PRIO_MAX,
                                           V_INTR_VECTOR_SHIFT, V_IRQ, V_TPR_MASK)
 from hypervisor.arch_x86.svm import nmi
 from hypervisor.arch_x86.svm.vmcb import Vmcb
@@ -42,13 +42,14 @@ def can_inject(vcpu: Vcpu) -> bool:
 def request_window(vcpu: Vcpu, wanted: bool) -> None:
     """Exit (INTERRUPT_WINDOW) as soon as the guest would take an interrupt, by way of a virtual one; or no longer.
 
-    A window for one behind that which is on its way: that goes by EVENTINJ then.
+    Behind one that is on its way there is no room for it in the VMCB: the window is then the end of that one's handler. (An NMI's IRET
+    comes before; the exit behind it, whichever it is, looks again.)
     """
     vmcb = at(Vmcb, vcpu.backend_hva)
     if on_its_way(vmcb):
-        if not wanted or vmcb.event_injection & EVENT_VALID != 0:
-            return
-        vmcb.event_injection = EVENT_VALID | vmcb.v_intr >> V_INTR_VECTOR_SHIFT & 0xFF
+        if wanted and not vcpu.nmi_masked:
+            vmcb.intercept_misc1 = u32(vmcb.intercept_misc1 | INTERCEPT_IRET)
+        return
     tpr: u64 = vmcb.v_intr & 0xFF
     if wanted:
         vmcb.v_intr = tpr | V_INTR_MASKING | V_IRQ | V_INTR_PRIO_MAX | V_IGN_TPR
