@@ -16,10 +16,10 @@ from hypervisor.model import Vcpu, VcpuState, Vm
 from hypervisor.status import Status
 from hypervisor.virtio import devices, ports, service, transport
 from hypervisor.virtio.state import CONSOLE_QUEUES, CONSOLE_RECEIVE, NEEDS_RESET, QUEUE_SIZE_MOST, Device, DeviceKind
+from tests.virtio.ring_fuzz import start_maker
 
 PARTS: Final[u64] = 0x2F80  # descriptors, guest-physical; the driver area 0x1040 behind, the device area 0x1F80: all but the first cross a page
 STRIDE: Final[u64] = 0x4000  # to those of the next queue
-SCRATCH_PAGES: Final = 16
 NOTIFY: Final = 0xC0
 STATUS: Final = 0x14
 RUNS_MOST: Final = 4096  # of one exit, each a piece of what is offered: 35 KiB at 128 bytes a piece, and more
@@ -45,11 +45,8 @@ run: Final = Run()
 
 
 def begin(vm: Vm, vcpu: Vcpu, seed: u64, shift: u64) -> Status:
-    """Give the VM, whose memory is all backed and linear, a console; `shift`: host address less guest-physical one."""
-    maker.number = seed | 1
-    maker.shift = shift
-    maker.end = vm.memory_bytes
-    maker.scratch = vm.memory_bytes - SCRATCH_PAGES * 4096
+    """Give the VM a console; start_maker has the arguments."""
+    start_maker(vm, seed, shift)
     vm.virtio_console = True
     vcpu.on_cpu = True
     run.starts = 0

@@ -37,12 +37,17 @@ class Run:
 run: Final = Run()
 
 
-def begin(vm: Vm, vcpu: Vcpu, seed: u64, shift: u64) -> Status:
-    """Enable a queue in the VM's memory, which is all backed and linear; `shift`: host address less guest-physical one."""
+def start_maker(vm: Vm, seed: u64, shift: u64) -> None:
+    """Broken rings for this VM, whose memory is all backed and linear; `shift`: host address less guest-physical one."""
     maker.number = seed | 1
     maker.shift = shift
     maker.end = vm.memory_bytes
     maker.scratch = vm.memory_bytes - SCRATCH_PAGES * 4096
+
+
+def begin(vm: Vm, vcpu: Vcpu, seed: u64, shift: u64) -> Status:
+    """Enable a queue in the VM's memory; start_maker has the arguments."""
+    start_maker(vm, seed, shift)
     maker.queue = DESCRIPTORS
     queue = run.queue
     queue.size = QUEUE_SIZE_MOST
