@@ -18,8 +18,6 @@ from qemu_tests.test_pv_guests import lines, pv
 )
 def test_stopped_alone(machine: Machine, boot: Boot, workload: str, said: str, dump: str) -> None:
     """The dump names the cause and shows the registers; the neighbour's work comes out right."""
-    if (machine.emulator, workload) == ("bochs", "triple-fault"):
-        pytest.skip("known fault: the machine may end before a dump that is told in pieces")
     end = boot(machine, vms=[pv("bad", workload), pv("good", "memory-write", "ms=200")]).wait_end(
         expected=Status.GUEST_FAILED
     )

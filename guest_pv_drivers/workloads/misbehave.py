@@ -1,5 +1,5 @@
 """What a guest must not be able to hurt others with: each of these gets this VM stopped, alone."""
-from guest_pv_drivers import console, start_info
+from guest_pv_drivers import console, idt, start_info
 from guest_pv_drivers.console import say
 from hypervisor.arch_x86 import intrinsics
 from hypervisor.lang import u32
@@ -17,7 +17,8 @@ def beyond() -> u32:
 def triple_fault() -> u32:
     """Take an exception without an IDT."""
     say("loading no IDT, then an exception")
-    intrinsics.lidt(0x1000)
+    idt.idt.register.limit = 0
+    idt.use()
     intrinsics.raise_ud()
     return 1
 
