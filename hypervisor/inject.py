@@ -4,7 +4,7 @@ Restartable: what cannot be handed over yet stays pending.
 """
 from typing import Final
 
-from hypervisor import apic_bus, board, event_delivery, pv_eoi, vcpu_startup
+from hypervisor import apic_bus, board, event_delivery, interrupt_shadow, pv_eoi, vcpu_startup
 from hypervisor.arch_x86 import backend
 from hypervisor.cpu import owe
 from hypervisor.lang import u32
@@ -93,6 +93,8 @@ def deliver_interrupt(vcpu: Vcpu) -> None:
     if waits and backend.can_inject(vcpu):
         backend.inject(vcpu, INFO_VALID | TYPE_INTERRUPT | take_interrupt(vcpu), 0)
         waits = interrupt_pending(vcpu)
+    elif waits and backend.behind_sti(vcpu):
+        interrupt_shadow.renew(vcpu)
     backend.request_window(vcpu, waits)
 
 

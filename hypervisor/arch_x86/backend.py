@@ -238,6 +238,16 @@ def can_inject(vcpu: Vcpu) -> bool:
     return vtx_inject.can_inject(vcpu)
 
 
+def behind_sti(vcpu: Vcpu) -> bool:
+    """Does the guest take no interrupt because of a shadow alone, which the next entry may lose (interrupt_shadow.py)?"""
+    return chosen.svm and svm_inject.behind_sti(vcpu)
+
+
+def before_sti(vcpu: Vcpu) -> None:
+    """Interrupts off, no shadow: RIP is at an STI again. Only if behind_sti."""
+    svm_inject.before_sti(vcpu)
+
+
 def request_window(vcpu: Vcpu, wanted: bool) -> None:
     """Exit with INTERRUPT_WINDOW once the guest would take one; or no longer."""
     if chosen.svm:

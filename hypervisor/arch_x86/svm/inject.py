@@ -4,7 +4,7 @@ External interrupts are injected as virtual ones (V_IRQ with a vector), not by E
 injection (helper_vmrun leaves it in exception_index) and delivers it a second time, to a guest with interrupts off too, if its
 execution loop is left before the next #VMEXIT, as -icount does whenever a timer is due.
 """
-from hypervisor.arch_x86.defs.cr import RFLAGS_IF
+from hypervisor.arch_x86.defs.cr import RFLAGS_IF, RFLAGS_TF
 from hypervisor.arch_x86.defs.svm import (EVENT_TYPE_INTR, EVENT_TYPE_NMI, EVENT_TYPE_SHIFT, EVENT_VALID, INTERCEPT_CR8_WRITE,
                                           INTERCEPT_IRET, INTERCEPT_VINTR, INTERRUPT_SHADOW, V_IGN_TPR, V_INTR_MASKING, V_INTR_PRIO_MAX,
                                           V_INTR_VECTOR_SHIFT, V_IRQ, V_TPR_MASK)
@@ -37,6 +37,19 @@ def can_inject(vcpu: Vcpu) -> bool:
     vmcb = at(Vmcb, vcpu.backend_hva)
     return (vmcb.rflags & RFLAGS_IF != 0 and vmcb.interrupt_shadow & INTERRUPT_SHADOW == 0
             and vmcb.event_injection & EVENT_VALID == 0 and not on_its_way(vmcb))
+
+
+def behind_sti(vcpu: Vcpu) -> bool:
+    """Is nothing but a shadow in the way of interrupts? Not told if the guest is single-stepped: each step is seen."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    return vmcb.interrupt_shadow & INTERRUPT_SHADOW != 0 and vmcb.rflags & (RFLAGS_IF | RFLAGS_TF) == RFLAGS_IF
+
+
+def before_sti(vcpu: Vcpu) -> None:
+    """Interrupts are off, without a shadow."""
+    vmcb = at(Vmcb, vcpu.backend_hva)
+    vmcb.interrupt_shadow = 0
+    vmcb.rflags = vmcb.rflags & ~RFLAGS_IF
 
 
 def request_window(vcpu: Vcpu, wanted: bool) -> None:
