@@ -14,8 +14,7 @@ from krait.machine import Machine
 def test_an_operation_costs_no_more_than_promised(machine: Machine) -> None:
     report = bench.exits(machine.emulator)
     promised = bench.PROMISED[machine.emulator]
-    missed = {"self_ipi": 3}  # known fault: it takes 1,503 since a CPU that comes for the lock looks for others who wait
-    over = {name: (report.instructions[name], most) for name, most in promised.items() if report.instructions[name] > most + missed.get(name, 0)}
+    over = {name: (report.instructions[name], most) for name, most in promised.items() if report.instructions[name] > most}
     assert not over, f"operation: (instructions, promised): {over}"
 
 

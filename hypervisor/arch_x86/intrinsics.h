@@ -60,7 +60,7 @@ WIDTH(u8) WIDTH(u16) WIDTH(u32) WIDTH(u64)
 FN u64 X(atomic_load_u64)(u64 place) { return __atomic_load_n((u64 *)place, __ATOMIC_SEQ_CST); }
 FN u64 X(atomic_or_u64)(u64 place, u64 v) { return __atomic_fetch_or((u64 *)place, v, __ATOMIC_SEQ_CST); }
 FN u64 X(atomic_xchg_u64)(u64 place, u64 v) { return __atomic_exchange_n((u64 *)place, v, __ATOMIC_SEQ_CST); }
-FN u32 X(atomic_add_u32)(u64 place, u32 v) { return __atomic_fetch_add((u32 *)place, v, __ATOMIC_SEQ_CST); }
+FN u64 X(atomic_add_u64)(u64 place, u64 v) { return __atomic_fetch_add((u64 *)place, v, __ATOMIC_SEQ_CST); }
 FN void X(copy_memory)(u64 target, u64 source, u64 length) {
     u64 words = length >> 3;
     asm volatile("rep movsq; mov %3, %2; rep movsb"

@@ -379,9 +379,9 @@ def atomic_xchg_u64(place: u64, value: u64) -> u64:
     return machine.update(place, 8, lambda old: value)
 
 
-def atomic_add_u32(place: u64, value: u32) -> u32:
-    """Add, mod 2^32; the old value."""
-    return machine.update(place, 4, lambda old: old + value)
+def atomic_add_u64(place: u64, value: u64) -> u64:
+    """Add, mod 2^64; the old value."""
+    return machine.update(place, 8, lambda old: old + value)
 
 
 def compiler_barrier() -> None:

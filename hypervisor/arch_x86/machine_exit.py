@@ -3,7 +3,7 @@ from typing import Final
 
 from hypervisor.abi import EXIT_OK
 from hypervisor.arch_x86 import acpi, lapic, serial
-from hypervisor.arch_x86.intrinsics import atomic_add_u32, atomic_xchg_u64, cli, halt_forever, magic_break, outb, pause
+from hypervisor.arch_x86.intrinsics import atomic_add_u64, atomic_xchg_u64, cli, halt_forever, magic_break, outb, pause
 from hypervisor.console import capture, hide_prompt, say
 from hypervisor.cpu import cpus, online, this_cpu
 from hypervisor.lang import address, char_at, offsetof, struct, u8, u32, u64
@@ -21,7 +21,7 @@ class Stop:
     """Who ends the machine, and how many of the others have halted for it."""
 
     by: u64  # number of the CPU + 1; 0: none
-    halted: u32
+    halted: u64
 
 
 state: Final = Stop()
@@ -57,7 +57,7 @@ def is_stopped() -> bool:
 
 def stop_here() -> None:
     """The end of a CPU that another has stopped. Does not return."""
-    atomic_add_u32(address(state) + offsetof(Stop, "halted"), 1)
+    atomic_add_u64(address(state) + offsetof(Stop, "halted"), 1)
     halt_forever()
 
 
