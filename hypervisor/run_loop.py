@@ -83,7 +83,12 @@ def is_ready(cpu: Cpu, vcpu: Vcpu) -> bool:
 def breathe(cpu: Cpu) -> None:
     """Between two pieces: other CPUs that wait for the lock come first, and interrupts are taken."""
     lock.give_way()
+    if MEASURE_PATHS:
+        path_lengths.begin()
     host_interrupts.poll(cpu)
+    if MEASURE_PATHS:
+        path_lengths.end_work(WORK_INTERRUPT)
+        path_lengths.begin()
 
 
 @apart
@@ -275,6 +280,8 @@ def reap(cpu: Cpu) -> None:
     """One piece of what ended VMs leave behind, and of what is made anew, at nobody's expense. The next: at once if nobody runs,
     else after REAP_PERIOD_NS, so that the others run in between however large the VM was."""
     running = cpu.vcpu
+    if running is None:
+        breathe(cpu)  # there may be many pieces
     since = account.begin(cpu)
     timers.cancel(cpu.reap)
     done = reap_piece()
@@ -285,7 +292,6 @@ def reap(cpu: Cpu) -> None:
         timers.arm(cpu, cpu.reap, now + clock.ticks_of(REAP_PERIOD_NS))
     else:
         cpu.work |= WORK_REAP
-        breathe(cpu)  # there may be many pieces
 
 
 def reap_piece() -> bool:

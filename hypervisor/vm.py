@@ -145,7 +145,7 @@ def create_vcpus(vm: Vm) -> Status:
 
 
 def create_vcpus_some(vm: Vm) -> Status:
-    """A bounded part of them. OK: that was all; BUSY: there are more; NO_MEMORY, QUOTA."""
+    """A bounded part of them. OK: all are there, none was made now; BUSY: go on; NO_MEMORY, QUOTA."""
     made: u32 = 0
     for index in range(vm.vcpu_count):
         if vm.vcpus[index] is None:
@@ -155,7 +155,7 @@ def create_vcpus_some(vm: Vm) -> Status:
             if status != Status.OK:
                 return status
             made += 1
-    return Status.OK
+    return Status.OK if made == 0 else Status.BUSY
 
 
 def destroy_vcpus(vm: Vm) -> None:
@@ -165,7 +165,7 @@ def destroy_vcpus(vm: Vm) -> None:
 
 
 def destroy_vcpus_some(vm: Vm) -> bool:
-    """A bounded part of that; True: nothing is left."""
+    """A bounded part of that; True: nothing was left."""
     gone: u32 = 0
     for index in range(MAX_VCPUS_PER_VM):
         if vm.vcpus[index] is not None:
@@ -173,7 +173,7 @@ def destroy_vcpus_some(vm: Vm) -> bool:
                 return False
             vcpu.destroy(vm, u32(index))
             gone += 1
-    return True
+    return gone == 0
 
 
 def start(vm: Vm) -> None:

@@ -107,7 +107,7 @@ def load_some() -> bool:
         guest_memory.stop_loading()
         return True
     status = guest_memory.load_some()
-    if status == Status.BUSY:
+    if status == Status.BUSY or status == Status.OK and made.kind == VM_KIND_PV and not pv_elf.set_some(made):
         return False
     guest_memory.stop_loading()
     if status != Status.OK:

@@ -12,7 +12,7 @@ from hypervisor.arch_x86.defs.cr import (CR0_ET, CR0_MP, CR0_NE, CR0_PE, CR0_PG,
                                          DR6_INIT, DR7_INIT, EFER_LMA, EFER_LME, EFER_NXE, PAT_INIT)
 from hypervisor.arch_x86.intrinsics import store_u64
 from hypervisor.arch_x86.state import GuestState
-from hypervisor.lang import address, clear, copy, sizeof, struct, u64
+from hypervisor.lang import address, clear, copy, sizeof, struct, u32, u64
 from hypervisor.loaders.elf64 import Loaded, load_segments
 from hypervisor.loaders.long_mode import set_segments
 from hypervisor.memory import guest_memory
@@ -22,6 +22,7 @@ from hypervisor.status import Status
 PTE_P_W: Final[u64] = 3
 PTE_P_W_PS: Final[u64] = 0x83
 LARGE_PAGES: Final = 512
+VCPUS_A_PIECE: Final = 16  # whose state is set at a time
 
 SELECTOR_CODE: Final = 8
 SELECTOR_DATA: Final = 16
@@ -34,11 +35,23 @@ class Word:
     value: u64
 
 
+@struct
+class Beginning:
+    """Where the vCPUs of the VM that was loaded last begin."""
+
+    entry: u64
+    info: Gpa
+    tables: Gpa
+    set: u32  # vCPUs that have their state
+
+
 staged: Final = StartInfo()
+beginning: Final = Beginning()
 
 
 def load(vm: Vm, config: VmConfig, file: Hva, size: u64) -> Status:
-    """Load, and set all vCPUs' state: those above the first start when they are woken (Hypercall.WAKE). BAD_ARGUMENT: not an ELF file for us; BAD_ADDRESS: beyond the VM's memory."""
+    """Load, and set all vCPUs' state, which set_some does if the VM is loaded in pieces. BAD_ARGUMENT: not an ELF file for us; BAD_ADDRESS:
+    beyond the VM's memory."""
     loaded = Loaded()
     status = load_segments(vm, file, size, loaded)
     if status != Status.OK:
@@ -50,13 +63,28 @@ def load(vm: Vm, config: VmConfig, file: Hva, size: u64) -> Status:
         status = write_start_info(vm, config, info, tables + 3 * PAGE_SIZE)
     if status != Status.OK:
         return status
-    for vcpu in vm.vcpus:
-        if vcpu is not None:
-            vcpu.regs.rip = loaded.entry
-            vcpu.regs.rdi = info
-            vcpu.regs.rsi = vcpu.index
-            set_long_mode(vcpu, tables)
+    beginning.entry = loaded.entry
+    beginning.info = info
+    beginning.tables = tables
+    beginning.set = 0
+    if guest_memory.loading.vm is None:
+        while not set_some(vm):
+            pass
     return Status.OK
+
+
+def set_some(vm: Vm) -> bool:
+    """Give some vCPUs the state in which they begin; True: all have it. Those above the first start when they are woken (Hypercall.WAKE)."""
+    end: u32 = min(beginning.set + VCPUS_A_PIECE, vm.vcpu_count)
+    while beginning.set < end:
+        vcpu = vm.vcpus[beginning.set]
+        assert vcpu is not None
+        vcpu.regs.rip = beginning.entry
+        vcpu.regs.rdi = beginning.info
+        vcpu.regs.rsi = vcpu.index
+        set_long_mode(vcpu, beginning.tables)
+        beginning.set += 1
+    return end == vm.vcpu_count
 
 
 def write_tables(vm: Vm, tables: Gpa) -> Status:

@@ -15,7 +15,7 @@ from hypervisor.model import Vcpu, Vm
 from hypervisor.paging import page_state, pressure
 from hypervisor.status import Status
 
-RELEASE_CHUNK: Final = 128  # pages that one call does at most, so that it stays below 50 k instructions
+RELEASE_CHUNK: Final = 64  # pages that one call does at most, so that it stays below 50 k instructions
 POPULATE_CHUNK: Final = 48
 PRESSED_CHUNK: Final = 1  # while memory is short each page may cost a scan of page states (reclaim.py)
 MUST_WAIT: Final[i64] = -4096  # not an ABI value: the handler returns Outcome.WAIT
