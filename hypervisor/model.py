@@ -34,8 +34,10 @@ WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: bloc
 WORK_CHANNEL: Final = 256  # the host has sent frames, or there is something to be sent: channel/link.poll
 WORK_CRASH: Final = 512  # debug images: the operator wants a fault of ours here
 WORK_LOOK: Final = 1024  # vCPUs that a broadcast has reached are to be told: apic_bus.look_some
-WORK_NAMES: Final[Annotated[list[str], 11]] = [
-    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel", "crash", "look"]  # by bit
+WORK_FRAMES: Final = 2048  # VMs are to be asked for frames, or vCPUs that wait for one woken: pressure.go_on
+WORK_OF_VCPU: Final = WORK_TLB | WORK_FPU | WORK_INJECT  # falls away when none is current
+WORK_NAMES: Final[Annotated[list[str], 12]] = [
+    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel", "crash", "look", "frames"]  # by bit
 
 
 class VcpuState(IntEnum):
@@ -282,6 +284,7 @@ class Vm:
     released_frames: u64  # statistics of memory trading
     populated_frames: u64
     pressure_frames: u64  # asked for and not yet given
+    frame_waiters: u32  # vCPUs that wait for a frame
     unused_pages: u64  # pages whose state lets reclaim take their frame (paging/page_state.py)
     volatile_pages: u64
     forgotten_pages: u64  # while the VM starts again: how far their states have been cleared

@@ -15,7 +15,7 @@ from hypervisor.channel import link
 from hypervisor.events import raise_event
 from hypervisor.lang import apart, u32, u64, wrap_u32
 from hypervisor.memory import ledger_check
-from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_CRASH, WORK_DISK, WORK_FPU, WORK_INJECT, WORK_INTERRUPT, WORK_LOOK, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
+from hypervisor.model import (WORK_CHANNEL, WORK_CONSOLE, WORK_CRASH, WORK_DISK, WORK_FPU, WORK_FRAMES, WORK_INJECT, WORK_INTERRUPT, WORK_LOOK, WORK_OF_VCPU, WORK_REAP, WORK_RESCHED, WORK_TLB, Cpu, Timer,
                               TimerKind, Vcpu, VcpuState, VmState)
 from hypervisor.paging import pressure
 from hypervisor.sched import account, policy, wake
@@ -111,6 +111,11 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
     if bit == WORK_RESCHED:
         reschedule(cpu)
         return
+    if bit & WORK_OF_VCPU != 0:
+        vcpu = cpu.vcpu
+        if vcpu is not None:
+            work_for(cpu, vcpu, bit)
+        return
     if bit == WORK_REAP:
         reap(cpu)
         return
@@ -128,12 +133,12 @@ def do_bit(cpu: Cpu, bit: u32) -> None:
         breathe(cpu)
         apic_bus.look_some()
         return
+    if bit == WORK_FRAMES:
+        breathe(cpu)
+        pressure.go_on()
+        return
     if DEBUG and bit == WORK_CRASH:
         crash_commands.crash_here(cpu)
-        return
-    vcpu = cpu.vcpu
-    if vcpu is not None:
-        work_for(cpu, vcpu, bit)
 
 
 def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:

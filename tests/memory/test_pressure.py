@@ -12,7 +12,7 @@ from hypervisor.arch_x86.fake.machine import machine
 from hypervisor.cpu import cpus
 from hypervisor.memory import backing, frames, guest_memory, ledger, nested
 from hypervisor.memory.ledger import Kind
-from hypervisor.model import TimerKind, Vcpu, VcpuState, Vm
+from hypervisor.model import WORK_FRAMES, TimerKind, Vcpu, VcpuState, Vm
 from hypervisor.paging import page_state, pressure, release
 from hypervisor.sched.wake import wake
 from hypervisor.status import Status
@@ -235,3 +235,38 @@ def test_wrong_transitions_are_our_bugs(world: World, monkeypatch: pytest.Monkey
     hfn = Hfn(guest_memory.host_address(vm, Gpa(7 * PAGE_SIZE)) >> 12)
     with pytest.raises(AssertionError, match="^(ledger|nested): "):
         wrong(hfn, vm)
+
+
+def go_on_until_done() -> int:
+    """What the run loop does for WORK_FRAMES; how many pieces it took."""
+    pieces = 0
+    while cpus[0].work & WORK_FRAMES:
+        cpus[0].work &= ~WORK_FRAMES
+        pressure.go_on()
+        pieces += 1
+    return pieces
+
+
+def test_a_crowd_is_asked_and_woken_in_pieces() -> None:
+    """More VMs than one path may look at: all are reached, later ones by WORK_FRAMES, and nobody twice."""
+    crowd, each = 80, 8
+    world = World(2000, limit_frames=crowd * each)
+    vms = [world.vm(1000) for _ in range(crowd)]
+    fill(vms[0], 0, each // 2)
+    for vm in vms[1:]:
+        fill(vm, 0, each)
+    assert not any(vm.pressure_frames for vm in vms) and cpus[0].work & WORK_FRAMES  # their uses are still being summed up
+    pieces = go_on_until_done()
+    assert pieces >= crowd // pressure.TELLS_A_PIECE and all(vm.pressure_frames for vm in vms)
+
+    fill(vms[-1], 100, frames.available())
+    waiting = [vm for vm in vms[:60] if backing.back_for(vcpu_of(vm), vm, Gfn(900)) == Status.WAIT]
+    assert len(waiting) == pressure.state.waiting > pressure.TELLS_A_PIECE
+    go_on_until_done()
+    assert release.mem_release(vms[-1], 0, 4) == 4
+    awake = [vm for vm in waiting if state_of(vcpu_of(vm)) is VcpuState.RUNNABLE]
+    assert len(awake) == pressure.TELLS_A_PIECE
+    go_on_until_done()
+    assert all(state_of(vcpu_of(vm)) is VcpuState.RUNNABLE for vm in waiting)
+    world.check()
+    world.close()
