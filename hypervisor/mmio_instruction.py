@@ -25,6 +25,7 @@ class KnownInstruction:
     rip_relative: bool
     flat: bool  # DS has no base
     code: Hva
+    code_high: Hva  # its second word; `code` again if that would lie in the next page: then the instruction is in the first alone
     bytes_low: u64  # the code; beyond `length` zero
     bytes_high: u64
     mask_low: u64

@@ -51,7 +51,7 @@ def is_as_it_was(vcpu: Vcpu, known: KnownInstruction) -> bool:
         if (load_u32(place) if known.narrow else load_u64(place)) != known.entries[level]:
             return False
     return (load_u64(known.code) & known.mask_low == known.bytes_low
-            and load_u64(known.code + 8) & known.mask_high == known.bytes_high)
+            and load_u64(known.code_high) & known.mask_high == known.bytes_high)
 
 
 def is_at(vcpu: Vcpu, known: KnownInstruction, gpa: u64) -> bool:
@@ -85,11 +85,13 @@ def learn(vcpu: Vcpu, vm: Vm) -> None:
     guest_code.paging_mode(vcpu, state, mode)
     linear = guest_code.linear_rip(vcpu, state)
     access: u32 = guest_paging.ACCESS_FETCH | (guest_paging.ACCESS_USER if backend.cpl(vcpu) == 3 else 0)
-    if guest_paging.translate(vm, mode, linear, access, found) != Status.OK or (found.gpa & PAGE_MASK) + 16 > PAGE_SIZE:
+    if guest_paging.translate(vm, mode, linear, access, found) != Status.OK or (found.gpa & PAGE_MASK) + 8 > PAGE_SIZE:
         return
+    room: u32 = 8 if (found.gpa & PAGE_MASK) + 16 > PAGE_SIZE else 16
     known = vcpu.known_instructions[vcpu.known_next & (KNOWN - 1)]
     known.length = 0
-    known.code = guest_memory.host_address(vm, found.gpa) if guest_memory.in_ram(vm, found.gpa, 16) else Hva(0)
+    known.code = guest_memory.host_address(vm, found.gpa) if guest_memory.in_ram(vm, found.gpa, room) else Hva(0)
+    known.code_high = Hva(known.code + room - 8)
     if known.code == 0 or not keep_walk(vm, known):
         return
     if keep_instruction(known, guest_code.bits(state)):
@@ -117,8 +119,9 @@ def keep_instruction(known: KnownInstruction, bits: u32) -> bool:
     code = Instruction()
     access = Access()
     known.bytes_low = load_u64(known.code)
-    known.bytes_high = load_u64(known.code + 8)
-    if not decode.decode(Hva(address(known) + offsetof(KnownInstruction, "bytes_low")), 15, bits, code) or not describe(code, access):
+    known.bytes_high = load_u64(known.code_high)
+    fetched: u32 = 8 if known.code_high == known.code else 15
+    if not decode.decode(Hva(address(known) + offsetof(KnownInstruction, "bytes_low")), fetched, bits, code) or not describe(code, access):
         return False
     if access.operation != Operation.MOV or access.width not in (4, 8) or access.register_width != access.width or access.high_byte:
         return False

@@ -23,15 +23,15 @@ STORE_TPR = bytes([0xA3]) + APIC_TPR.to_bytes(4, "little")  # mov [FEE00080], ea
 LOAD_TPR = bytes([0xA1]) + APIC_TPR.to_bytes(4, "little")
 
 
-def flat(stock: Stock, code: bytes) -> None:
+def flat(stock: Stock, code: bytes, place: int = CODE) -> None:
     """32-bit code without paging."""
     state = GuestState()
     backend.read_state(stock.vcpu, state)
     state.cr0 = 1
     state.segments[CS].attributes = 0xC09B
     backend.write_state(stock.vcpu, state)
-    stock.vcpu.regs.rip = CODE
-    stock.put(CODE, code)
+    stock.vcpu.regs.rip = place
+    stock.put(place, code)
 
 
 def long_mode(stock: Stock, code_page: int) -> None:
@@ -78,6 +78,17 @@ def test_a_known_instruction_is_not_decoded_again(stock: Stock, decodes: list[in
         touch(stock, APIC_TPR, True)
         assert stock.vcpu.lapic.tpr == value
     assert len(decodes) == 1
+
+
+@pytest.mark.parametrize(("room", "decoded"), [(16, 1), (15, 1), (8, 1), (7, 3), (len(STORE_TPR), 3)])
+def test_an_instruction_near_the_end_of_its_page(stock: Stock, decodes: list[int], room: int, decoded: int) -> None:
+    """Known as long as the word that it begins with lies in the page: its bytes are compared in place, and none of the next page's."""
+    flat(stock, STORE_TPR, CODE + 0x1000 - room)
+    for value in (0x20, 0x31, 0x42):
+        stock.vcpu.regs.rax = value
+        touch(stock, APIC_TPR, True)
+        assert stock.vcpu.lapic.tpr == value
+    assert len(decodes) == decoded
 
 
 def test_changed_code_is_seen(stock: Stock, decodes: list[int]) -> None:
