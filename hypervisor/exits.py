@@ -30,6 +30,8 @@ def dispatch(vcpu: Vcpu, exit: VmExit) -> None:
         leave(vcpu, outcome)
     if outcome == Outcome.SKIP or outcome == Outcome.BLOCK:
         skip(vcpu, exit)
+    elif backend.behind_sti(vcpu):
+        owe(WORK_INJECT)  # an interrupt may wait for the end of the shadow (interrupt_shadow.py)
 
 
 def skip(vcpu: Vcpu, exit: VmExit) -> None:

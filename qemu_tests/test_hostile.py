@@ -89,7 +89,7 @@ def check_hostile(end: End, amd: bool) -> None:
         assert lines(end, f"{kind}-cpuid")[-1].startswith("4288 leaves asked")
         assert lines(end, f"{kind}-storm") == ["storm of 200 rounds over, interrupted"]
         assert lines(end, f"{kind}-spin") == ["spun with interrupts off"]
-        assert lines(end, f"{kind}-events") == [f"events: {514 if kind == 'p' else 513} tried, 0 wrong"]
+        assert lines(end, f"{kind}-events") == [f"events: {15 if kind == 'p' else 14} tried, 0 wrong"]
         assert lines(end, f"{kind}-memory")[0] == "own memory: 0 pages wrong"
         for name in HARMLESS:
             assert f"result: vm '{kind}-{name}' ended with code 0" in end.text
@@ -102,6 +102,14 @@ def check_hostile(end: End, amd: bool) -> None:
         stopped = re.search(rf"vm 'm-any{seed}' stopped: touched 0x\w+, {how}", end.text)
         assert stopped is not None or f"4000 instructions at holes, seed {seed}" in end.text
     assert len(re.findall(r"^  code [0-9a-f]{2} ", end.text, re.MULTILINE)) >= end.text.count("with an instruction not decoded")
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_a_host_interrupt_behind_sti_lets_none_of_the_guests_in(machine: Machine, boot: Boot) -> None:
+    """QEMU 7.2 forgets the shadow of STI when the guest goes on; of so many times about six are hit."""
+    end = boot(machine, vms=both("events", "events", "shadows=1000")).wait_end()
+    assert lines(end, "p-events") == ["events: 1014 tried, 0 wrong"]
+    assert lines(end, "m-events") == ["events: 1013 tried, 0 wrong"]
 
 
 ALL = pytest.mark.parametrize("machine", ["svm", "vtx", "kvm", "svm2", "vtx2"], indirect=True)

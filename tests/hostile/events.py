@@ -10,7 +10,6 @@ from tests.hostile import cpu, machine
 from tests.hostile.cpu import FIRST_INTERRUPT, PAGE_BYTES, RFLAGS_PLAIN, probe, user_page
 
 RFLAGS_TF: Final = 0x100
-SHADOWS: Final = 500  # in about one of 300 an interrupt of the host falls into it
 DR6_BS: Final[u64] = 1 << 14
 VECTOR_DB: Final = 1
 INT3: Final = 0xCC
@@ -95,8 +94,9 @@ def interrupted_at(what: str, bytes_: u64, count: u64, offset: u64) -> None:
 
 
 def shadows() -> None:
-    """STI holds interrupts off for one instruction, also if that one exits or the host is interrupted; MOV SS a single step's trap."""
-    for _ in range(SHADOWS):
+    """STI holds interrupts off for one instruction, also if that one exits; MOV SS a single step's trap. The first `shadows=` times: in
+    about one of 300 an interrupt of the host ends the guest's time there."""
+    for _ in range(machine.number("shadows=", 1)):
         interrupted_at("STI, NOP", 0x9090FB, 3, 2)
     interrupted_at("STI, CPUID", 0x90A20FFB, 4, 3)
     interrupted_at("STI, IN", 0x9080E4FB, 4, 3)
