@@ -43,7 +43,7 @@ HOT = ("hypervisor/run_loop", "hypervisor/exits", "hypervisor/lock", "hypervisor
        "hypervisor/arch_x86/backend", *(f"hypervisor/arch_x86/{vendor}/{part}" for vendor in ("svm", "vtx")
                                         for part in ("vcpu", "decode", "inject", "exit_table", "current")),
        *(f"hypervisor/handlers/{cause}" for cause in ("cpuid", "hypercall", "io", "interrupt", "outcome", "nested_fault", "rdmsr", "wrmsr")),
-       "hypervisor/hypercalls/", "hypervisor/mmio_", "hypervisor/devices/lapic", "hypervisor/apic_bus",
+       "hypervisor/hypercalls/", "hypervisor/mmio_known", "hypervisor/mmio_devices", "hypervisor/devices/lapic", "hypervisor/apic_bus",
        "hypervisor/memory/frames", "hypervisor/sched/virtual_time", "hypervisor/sched/fair_tree", "guest_pv_drivers/")
 
 
