@@ -7,7 +7,8 @@ from pathlib import Path
 
 from krait import bundle, linux_image, paths, progress, vmlinux
 from krait.bundle import GuestFiles
-from krait.config import ConfigError, Settings, VmSettings
+from krait.config import Settings, VmSettings
+from krait.config_reader import ConfigError
 from krait.outcome import ExitCode, KraitError
 
 MAKE_IMAGE = paths.ROOT / "build" / "make_image.py"

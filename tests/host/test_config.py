@@ -9,6 +9,7 @@ import pytest
 from hypervisor import abi, model
 from hypervisor.lang import sizeof
 from krait import bundle, config, newc, paths
+from krait.config_reader import ConfigError
 from krait.outcome import ExitCode, KraitError
 
 GOOD = """\
@@ -32,7 +33,7 @@ kind = "linux"
 
 def problems(text: str) -> list[str]:
     """What is refused in `text`, each without the file's name."""
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.parse(text, "vms.toml", Path("/nonexistent"))
     assert caught.value.code is ExitCode.USAGE
     lines = str(caught.value).splitlines()
@@ -123,7 +124,7 @@ def test_one_linux_guest_by_flags(tmp_path: Path) -> None:
     (vm,) = settings.vms
     assert (vm.name, vm.kind, vm.memory, vm.cmdline, vm.kernel) == ("linux", "linux", 2 << 30, "quiet", None)
     assert settings.machine_memory == (2 << 30) + config.HOST_MEMORY
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.one_linux("--linux", {"memory": "2GB", "kernel": str(tmp_path / "none")})
     assert str(caught.value).splitlines() == [
         "--linux: 'memory' must be a size such as \"16MiB\" (KiB, MiB or GiB)",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from krait import config, images, linux_image, newc, tools
-from krait.config import DEFAULT_LINUX_CMDLINE, ConfigError
+from krait.config import DEFAULT_LINUX_CMDLINE
+from krait.config_reader import ConfigError
 
 
 def test_the_initial_file_system_is_the_same_each_time() -> None:
