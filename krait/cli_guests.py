@@ -10,7 +10,7 @@ from rich.table import Table
 
 from krait import remote, top
 from krait.outcome import ExitCode
-from krait.switchboard import Record
+from krait.records import Record
 from krait.top import STATE_STYLE
 
 ProcessOption = Annotated[int | None, typer.Option("--pid", help="Which `krait run`; the latest otherwise.")]

@@ -9,7 +9,8 @@ from typing import Any
 from krait import paths, progress, relay, running
 from krait.outcome import ExitCode, KraitError
 from krait.screen import Screen
-from krait.switchboard import CONTROL, Record
+from krait.records import Record
+from krait.switchboard import CONTROL
 
 TRACE_SECONDS = 600.0
 """How long a trace may take to come over: Bochs sends 350 records a second."""

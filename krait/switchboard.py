@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import queue
-import re
 import resource
 import selectors
 import socket
@@ -18,17 +17,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hypervisor import abi_channel as abi
 from hypervisor import log
 from hypervisor.abi_channel import EventKind, FrameKind, QueryKind
-from hypervisor.arch_x86.vm_exit import CAUSE_NAMES
-from hypervisor.operator_vm_commands import KIND_OF_VM, STATE_NAMES
-from hypervisor.sched.policy import POLICY_NAMES
-from krait import channel, paths
+from krait import channel
 from krait.channel import Frame
+from krait.console_sockets import GuestConsole, Peer, file_name, listen, received
 from krait.emulator import receive
+from krait.records import Record, host_record, vm_record
 from krait.trace import Collector
 from krait.trace import file_of as trace_file
 
@@ -40,8 +37,6 @@ BACKLOG_BYTES = 256 * 1024
 
 CONTROL, CONSOLES = ".control", ".consoles"
 """Names that no guest can have: the socket for requests, and the link to the folder of consoles if that is elsewhere."""
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,61 +54,6 @@ class _Request:
     future: "Future[Answer]"
     text: bytearray = field(default_factory=bytearray)
     records: list[Record] = field(default_factory=list)
-
-
-class Peer:
-    """A connected socket that never makes us wait: what it does not take is held."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        connection.setblocking(False)
-        self.held = bytearray()
-
-    def send(self, data: bytes) -> bool:
-        """Pass on, or hold; False: it is gone."""
-        self.held += data
-        return self.flush()
-
-    def flush(self) -> bool:
-        """Pass on what is held, as far as it goes; False: it is gone."""
-        try:
-            while self.held:
-                del self.held[: self.connection.send(self.held)]
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return True
-
-
-class GuestConsole:
-    """One guest's console: its socket, its clients, and how much may go each way."""
-
-    def __init__(self, handle: int, name: str, path: Path) -> None:
-        self.handle, self.name, self.path = handle, name, path
-        self.listener = listen(path)
-        self.peers: list[Peer] = []
-        self.history = bytearray()
-        self.typed = bytearray()
-        self.may_type = 0
-        self.taken = 0
-        """Bytes that have come and for which the guest has no new credit yet."""
-
-    def close(self) -> None:
-        """Let everybody go and take the socket away."""
-        self.listener.close()
-        self.path.unlink(missing_ok=True)
-
-
-def listen(path: Path) -> socket.socket:
-    """A Unix socket at `path`, however long that is; one left behind by another process is replaced."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with paths.short(path) as name:
-        listener.bind(name)
-    listener.listen()
-    listener.setblocking(False)
-    return listener
 
 
 class Switchboard:
@@ -371,7 +311,7 @@ class Switchboard:
             return
         for other in [other for other in self.consoles.values() if other.name == name]:
             self._forget(other.handle)
-        console = self.consoles[handle] = GuestConsole(handle, name, self.consoles_folder / _file_name(handle, name))
+        console = self.consoles[handle] = GuestConsole(handle, name, self.consoles_folder / file_name(handle, name))
         self._watch(console.listener, lambda: self._newcomer(console.listener, lambda peer: self._from_guests_client(console, peer),
                                                             lambda peer: self._welcome(console, peer)))  # fmt: skip
 
@@ -428,7 +368,7 @@ class Switchboard:
 
     def _from_guests_client(self, console: GuestConsole, peer: Peer) -> None:
         self._give_credit(console)
-        data = _received(peer)
+        data = received(peer)
         if data is None:
             return
         if not data:
@@ -450,7 +390,7 @@ class Switchboard:
 
     def _from_control(self, peer: Peer) -> None:
         """One JSON object a line: {"command": TEXT}, {"query": "vms" or "host"}, {"follow": true}."""
-        data = _received(peer)
+        data = received(peer)
         if data is None:
             return
         if not data:
@@ -487,34 +427,3 @@ def _trace_line(done: "Future[bytes]") -> bytes:
     error = done.exception()
     data = b"" if error is not None else done.result()
     return json.dumps({"records": [], "trace": data.hex(), "refused": error is not None, "text": "" if error is None else str(error)}).encode() + b"\n"
-
-
-def _file_name(handle: int, name: str) -> str:
-    """A VM's name, unless it would be no plain file's."""
-    return name if re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", name) else f"vm-{handle}"
-
-
-def _received(peer: Peer) -> bytes | None:
-    """What a client sent; empty: it is gone; None: nothing came."""
-    try:
-        return peer.connection.recv(65536)
-    except BlockingIOError:
-        return None
-    except OSError:
-        return b""
-
-
-def vm_record(payload: bytes) -> Record:
-    """One VM, numbers named."""
-    record = channel.decode(abi.VmRecord, payload)
-    record["state"] = STATE_NAMES[record["state"]]
-    record["kind"] = KIND_OF_VM[record["kind"]]
-    record["exits"] = {name: count for name, count in zip(CAUSE_NAMES, record["exits"], strict=True) if count}
-    return record
-
-
-def host_record(payload: bytes) -> Record:
-    """The machine, its policy named."""
-    record = channel.decode(abi.HostRecord, payload)
-    record["policy"] = POLICY_NAMES[record["policy"]]
-    return record

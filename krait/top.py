@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from krait.remote import Remote
-from krait.switchboard import Record
+from krait.records import Record
 
 PAGE_KIB = 4
 STATE_STYLE = {"running": "green", "paused": "yellow", "reboots": "yellow", "crashed": "bold red", "ended": "dim"}
