@@ -6,7 +6,7 @@ import pytest
 
 import make_image
 from hypervisor.sched import policy
-from krait import bench, bench_disk, bench_linux, images, paths, sched_bench
+from krait import bench, bench_disk, bench_linux, bench_paths, images, paths, sched_bench
 from krait.machine import Machine
 
 
@@ -16,6 +16,13 @@ def test_an_operation_costs_no_more_than_promised(machine: Machine) -> None:
     promised = bench.PROMISED[machine.emulator]
     over = {name: (report.instructions[name], most) for name, most in promised.items() if report.instructions[name] > most}
     assert not over, f"operation: (instructions, promised): {over}"
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_no_path_is_longer_than_promised(machine: Machine) -> None:
+    found = bench_paths.measure()
+    assert {"exit hypercall", "exit nested fault", "work reap", "work disk", "work timers"} <= {path.kind for path in found}
+    assert found[0].longest <= bench_paths.PROMISED, found
 
 
 def test_the_image_is_no_larger_than_promised() -> None:
