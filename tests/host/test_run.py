@@ -56,7 +56,12 @@ def on_terminal(command: list[str], emulator: str) -> "pexpect.spawn[str]":
     if tools.BY_NAME["bochs" if emulator == "bochs" else "qemu-system-x86_64"].path() is None:
         pytest.skip(f"{emulator} is missing; mend it with: scripts/setup")
     arguments = [*command[1:], "--emulator", emulator]
-    return pexpect.spawn(command[0], arguments, cwd=str(paths.ROOT), encoding="utf-8", timeout=30)
+    return pexpect.spawn(command[0], arguments, cwd=str(paths.ROOT), encoding="utf-8", timeout=30, preexec_fn=heed_interrupts)
+
+
+def heed_interrupts() -> None:
+    """As in a terminal's own process: one that was started in the background ignores them, and its children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def emulators_of(process: int) -> list[int]:
