@@ -36,6 +36,9 @@ use, and lags are forgotten. vCPUs of one VM have the same weight there.
 
 A vCPU that is pinned to a CPU competes at the upper level by itself, with its part of its VM's weight, for if it stood for its VM
 there a CPU could find the VM due and none of its vCPUs allowed; so its lag is bounded as that of a VM bound to one CPU is.
+Where some are bound to CPUs, a vCPU that is due a whole CPU has no such bound: each time that a bound one takes the CPU it ran on, it
+waits for another's slice to end, up to a quantum, and never regains it. The further it is behind, the rarer that gets: its lag grows as the
+root of time (simulated: 17 quanta after 1000, 32 after 3000).
 
 Lag on m CPUs. Rates u <= 1 sum up to m at most, so this is global EDF, not preemptive for a quantum, of requests of a quantum
 each. Devi and Anderson (2005) bound how late one is fulfilled: (m - 1) / (m - U) + 1 quanta, U the m - 1 greatest rates

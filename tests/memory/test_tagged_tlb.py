@@ -120,7 +120,7 @@ def test_no_guest_reaches_a_frame_that_is_not_its_own(steps: list[tuple[str, int
 @pytest.mark.parametrize("intel", [False, True], ids=["svm", "vtx"])
 def test_a_long_history(intel: bool) -> None:
     """Sixteen ASIDs, as QEMU has, are used up many times."""
-    cluster = walk(1, 1500, intel, 16)
+    cluster = walk(1, 2500, intel, 16)
     assert min(host.tlb.hits for host in cluster.hosts) > 30 and min(host.tlb.drops for host in cluster.hosts) > 30
     if not intel:
         assert cluster.generations > 1
