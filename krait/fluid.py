@@ -43,7 +43,7 @@ def _level(demands: Sequence[Demand], got: Sequence[float | None], inside: int) 
     open_ = [demand for demand, rate in zip(demands, got) if rate is None and demand.cpus & ~inside == 0]
     taken = sum(rate for demand, rate in zip(demands, got) if rate is not None and demand.cpus & ~inside == 0)
     room = inside.bit_count() - taken
-    if sum(demand.ceiling for demand in open_) <= room + 1e-12:
+    if not open_ or sum(demand.ceiling for demand in open_) <= room + 1e-12:  # nobody is left whom the set holds up, even if floors ask for more than it has
         return float("inf")
     low, points = 0.0, sorted(_points(open_))
     while len(points) > 1:  # the level lies at or above points[0], the sum is linear between two neighbours

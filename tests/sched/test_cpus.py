@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hypervisor.lang import clear
@@ -194,19 +194,22 @@ Demands = st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 400), st.in
 
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from([1, 2, 3, 4]), Demands)
+@example(4, [(212, 399, 275, 5), (5370, 88, 30, 2), (624, 334, 232, 1), (9096, 368, 135, 4), (396, 304, 113, 2), (100000, 0, 269, 3),
+             (79992, 229, 291, 4), (5370, 88, 30, 2), (16556, 82, 351, 1), (2180, 113, 323, 1), (9254, 1, 151, 3), (302210, 101, 13, 3),
+             (450, 324, 250, 2)])  # fmt: skip
 def test_water_fills_as_the_reference_does(cpus: int, demands: list[tuple[int, int, int, int]]) -> None:
     tub, wanted = water.Water(), []
     clear(tub)
     tub.count = len(demands)
-    room = [90.0] * (1 << cpus)
+    room = [90.0 * s.bit_count() for s in range(1 << cpus)]  # as admission would: nine tenths of each set
     for index, (weight, floor, ceiling, which) in enumerate(demands):
         nested = NESTED.get(cpus, [0])
         inside = nested[which % len(nested)] or (1 << cpus) - 1
         ceiling = min(ceiling, 100 * inside.bit_count())
         floor = min(floor, ceiling, *(int(room[s]) for s in range(1 << cpus) if inside & ~s == 0))
-        for s in range(1, 1 << cpus):  # as admission would: nine tenths of each set
+        for s in range(1, 1 << cpus):
             if inside & ~s == 0:
-                room[s] = (room[s] if room[s] != 90.0 else 90.0 * s.bit_count()) - floor
+                room[s] -= floor
         demand = tub.demands[index]
         demand.weight, demand.cpus = weight, inside
         demand.floor, demand.ceiling = floor * water.CPU // 100, ceiling * water.CPU // 100
