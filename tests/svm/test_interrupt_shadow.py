@@ -42,3 +42,9 @@ def test_behind_sti(vcpu: Vcpu, vmcb: Vmcb, rflags: int, shadow: int, behind: bo
     """A shadow with interrupts off is that of MOV SS; a guest that steps would see its step twice."""
     vmcb.rflags, vmcb.interrupt_shadow = rflags, shadow
     assert backend.behind_sti(vcpu) == behind
+
+
+def test_an_exception_keeps_its_place(vcpu: Vcpu, vmcb: Vmcb) -> None:
+    """What faulted in the shadow is not behind STI any more: the frame of its exception would name the STI."""
+    vmcb.rflags, vmcb.interrupt_shadow, vmcb.event_injection = RFLAGS_IF, 1, 0x8000_0306
+    assert not backend.behind_sti(vcpu)

@@ -40,9 +40,10 @@ def can_inject(vcpu: Vcpu) -> bool:
 
 
 def behind_sti(vcpu: Vcpu) -> bool:
-    """Is nothing but a shadow in the way of interrupts? Not told if the guest is single-stepped: each step is seen."""
+    """Is nothing but a shadow in the way of interrupts? An event that is injected needs RIP where it is. Not told if the guest is
+    single-stepped: each step is seen."""
     vmcb = at(Vmcb, vcpu.backend_hva)
-    return vmcb.interrupt_shadow & INTERRUPT_SHADOW != 0 and vmcb.rflags & (RFLAGS_IF | RFLAGS_TF) == RFLAGS_IF
+    return vmcb.interrupt_shadow & INTERRUPT_SHADOW != 0 and vmcb.event_injection & EVENT_VALID == 0 and vmcb.rflags & (RFLAGS_IF | RFLAGS_TF) == RFLAGS_IF
 
 
 def before_sti(vcpu: Vcpu) -> None:
