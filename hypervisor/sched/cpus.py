@@ -14,6 +14,7 @@ class Cpus:
     count: u32
     pinned: bool  # some VM or vCPU may not run on all
     running: Annotated[list[Vcpu | None], MAX_CPUS]
+    overtaken: u32  # CPUs, one bit each, that a policy wants to be asked about at once
 
 
 host: Final = Cpus()

@@ -72,25 +72,6 @@ def leave(upper: Upper, share: Share) -> None:
     upper.limited -= _limits(share)
 
 
-@apart
-def forget_lags(upper: Upper) -> None:
-    """If nobody waits, everyone has all that it can use: nobody owes, nobody is owed."""
-    running: u32 = 0
-    for cpu in range(host.count):
-        vcpu = host.running[cpu]
-        if vcpu is not None and vcpu.competing:
-            running += 1
-    if running != upper.vcpus:
-        return
-    for cpu in range(host.count):
-        vcpu = host.running[cpu]
-        if vcpu is not None and vcpu.competing:
-            share = upper_share(vcpu)
-            if not is_pinned(vcpu):
-                virtual_time.even(vm_of(share).members, vcpu.share)
-            virtual_time.even(upper.tree, share)
-
-
 def readjust(upper: Upper) -> None:
     """Make the weights that count such that the CPUs can serve them."""
     if _feasible(upper):
@@ -168,7 +149,7 @@ def _weight_now(upper: Upper, index: u32) -> u64:
     demand = upper.water.demands[index]
     free = upper.water.free
     weight = upper.water.weight
-    if weight == 0:
+    if weight <= free:  # rates divide finer
         return max(demand.rate, 1)
     if demand.rate == free * demand.weight // weight:
         return demand.weight

@@ -282,8 +282,9 @@ def refill(vm: Vm, now: u64) -> u32:
 def stranded(now: u64) -> u32:
     """CPUs that idle or whose slice does not end, and for which somebody waits: they are to pick now. Only where some are bound to CPUs
     can there be any: one that was bound while it ran elsewhere waits for a CPU that has not been asked."""
-    ask: u32 = 0
-    looked = False
+    ask: u32 = host.overtaken
+    host.overtaken = 0
+    looked = ask != 0
     if current.waiting != 0:
         for cpu in range(host.count):
             if (host.running[cpu] is None or cpus.has(current.unlimited, u32(cpu))) and not cpus.has(current.asked, u32(cpu)):

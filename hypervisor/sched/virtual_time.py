@@ -80,11 +80,3 @@ def advance(tree: FairTree, amount: u64) -> None:
     tree.rest -= paid
     tree.average = wrap_u64(tree.average + tree.rest // tree.weight)
     tree.rest = tree.rest % tree.weight
-
-
-def even(tree: FairTree, share: Share) -> None:
-    """One of all that run, made even one after the other: nobody owes, nobody is owed."""
-    tree.rest = 0
-    tree.debt = 0
-    share.virtual_time = tree.average
-    share.deadline = wrap_u64(share.virtual_time + virtual(quantum.ticks, share.weight))

@@ -130,7 +130,7 @@ def test_attach_sees_the_past_types_and_detaches(command: list[str]) -> None:
     run.expect_exact("krait> ")
     listing = subprocess.run([*KRAIT, "attach", "--list", "--json"], cwd=paths.ROOT, capture_output=True, text=True)
     assert listing.stdout == f"[{run.pid}]\n"
-    other = pexpect.spawn(KRAIT[0], [*KRAIT[1:], "attach"], cwd=str(paths.ROOT), encoding="utf-8", timeout=30)
+    other = pexpect.spawn(KRAIT[0], [*KRAIT[1:], "attach"], cwd=str(paths.ROOT), encoding="utf-8", timeout=30, preexec_fn=heed_interrupts)
     other.expect_exact("Ctrl-C detaches")
     other.expect_exact("[bob] two")
     other.sendintr()

@@ -38,12 +38,13 @@ def limited(draw: st.DrawFn, vms: int, cpus: int) -> dict[int, Limits]:
 
 @st.composite
 def pins(draw: st.DrawFn, counts: Sequence[int], limits: dict[int, Limits], cpus: int) -> list[list[int]]:
-    """Some vCPUs of VMs without a reservation pinned to one of their CPUs: for each VM, a set for each vCPU or 0."""
+    """Some vCPUs pinned to one of their CPUs, of VMs without a reservation, and without a cap, of which the fluid share gives each vCPU
+    the same part: for each VM, a set for each vCPU or 0."""
     chosen = []
     for number, count in enumerate(counts):
         limit = limits.get(number, Limits())
         inside = [1 << cpu for cpu in range(cpus) if (limit.cpus or (1 << cpus) - 1) >> cpu & 1]
-        one = st.just(0) if limit.reserved else st.sampled_from([0, *inside])
+        one = st.just(0) if limit.reserved or limit.cap else st.sampled_from([0, *inside])
         chosen.append([draw(one) for _ in range(count)])
     return chosen
 
@@ -145,27 +146,34 @@ def test_sixteen_spinners_within_one_percent_after_ten_seconds(compiled: Any, cp
 @given(st.integers(2, 4), st.lists(st.tuples(LIKELY, st.integers(1, 3)), min_size=1, max_size=6), st.data())
 def test_caps_reservations_and_sets_give_the_water_filled_share(
         compiled: Any, cpus: int, vms: list[tuple[int, int]], data: st.DataObject) -> None:  # fmt: skip
-    """Of spinning vCPUs, over 30 periods of 100 ms: within 1 % of a CPU; beside pins or sets, one that is due all that it can use may be 3 % short,
-    for it never regains what it waits when a pinned one takes its CPU (eevdf.py)."""
+    """Of spinning vCPUs, over 30 periods of 100 ms: within 1 % of a CPU, for each vCPU that is due a whole one, and never regains what it once
+    misses; and of a quantum for each period, when capped ones join again (eevdf.py)."""
     limits = data.draw(limited(len(vms), cpus))
     machine = Machine([(weight, [Member(spin()) for _ in range(count)]) for weight, count in vms], cpus,
                       {number: Limits(limit.cap, 100 * QUANTUM, limit.reserved, limit.cpus) for number, limit in limits.items()})  # fmt: skip
     sets = data.draw(pins([count for _, count in vms], limits, cpus))
     out = run(compiled, pinned(machine, sets), 3000)
-    gives_way = (any(map(any, sets)) or any(limit.cpus for limit in limits.values())) and any(fluid >= 3000 * QUANTUM for fluid in out.fluid)
+    room = 30 * max(1, sum(fluid >= 2999 * QUANTUM for fluid in out.fluid)) + (30 if any(limit.cap for limit in limits.values()) else 0)
     first = 0
     for _, count in vms:
         got, due = sum(out.service[first:first + count]), sum(out.fluid[first:first + count])
-        assert got == pytest.approx(due, abs=(90 if gives_way else 30) * QUANTUM)
+        assert got == pytest.approx(due, abs=room * QUANTUM)
         first += count
 
 
-def test_who_is_due_a_whole_cpu_falls_behind_beside_pins(compiled: Any) -> None:
-    """As eevdf's docstring says: by the root of time."""
+def test_who_is_due_a_whole_cpu_has_it_beside_pins(compiled: Any) -> None:
+    """A pinned one that takes its CPU sends it to the other at once."""
     vms = [(10, [Member(spin())]), (10, [Member(spin())]), (30, [Member(spin())]), (10, [Member(spin(), cpus=1), Member(spin(), cpus=2)])]
-    for quanta, behind in ((1000, 17), (3000, 32)):
-        out = run(compiled, Machine(vms, 2), quanta)
-        assert (quanta * QUANTUM - out.service[2]) // QUANTUM == behind and out.idle == 0
+    out = run(compiled, Machine(vms, 2), 3000)
+    assert out.idle == 0 and out.service[2] >= 2998 * QUANTUM
+    assert max(out.lag_most) <= 2 + SLACK
+
+
+def test_tiny_weights_beside_a_great_one(compiled: Any) -> None:
+    """All pinned; the weights that count divide finely enough for who is due 1/4674 of a CPU."""
+    out = run(compiled, Machine([(3116, [Member(spin(), cpus=2), Member(spin(), cpus=1)]),
+                                 (1, [Member(spin(), cpus=2), Member(spin(), cpus=2), Member(spin(), cpus=4)])], 3), 3000)  # fmt: skip
+    assert max(out.lag_most) <= 2 + SLACK
 
 
 @pytest.mark.parametrize("which", list(Policy))
