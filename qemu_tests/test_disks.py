@@ -60,26 +60,19 @@ def test_two_drives_share_a_channel(machine: Machine, boot: Boot) -> None:
     console.wait_end()
 
 
-CHECK = "disk-check /dev/vda 40"
-CHECK_ONCE = ("/sbin/mke2fs -q -t ext4 /dev/vda; mkdir -p /mnt; mount -t ext4 /dev/vda /mnt; head -c 2000000 /dev/urandom >/mnt/a; md5sum </mnt/a >/a; "
-              "umount /mnt; mount -t ext4 /dev/vda /mnt; md5sum </mnt/a | cmp - /a && echo disk-check: ok; umount /mnt")  # fmt: skip
-"""Bochs takes long to boot Linux twice, and does so in test_virtio.py: here the file system is only mounted again."""
-
-
+@svm_only
 def test_a_partition_is_a_guests_disk(machine: Machine, boot: Boot, tmp_path: Path) -> None:
     """Linux makes a file system on a partition of a real disk and finds its files again; the rest of the disk is as it was."""
-    bus = "nvme" if machine.emulator == "qemu" else "ata"
     data = image(40 << 11, {1: (2048, 32 << 11), 2: (34 << 11, 4 << 11)})
     data[34 << 20 : 38 << 20] = b"\x5a" * (4 << 20)
     path = tmp_path / "disk.img"
     path.write_bytes(data)
     disks: list[Table] = [{"disk": "real", "partition": 1}]
-    tux = linux(run(*(CHECK if machine.emulator == "qemu" else CHECK_ONCE).split()), "krait.end=poweroff")
-    console = boot(machine, vms=[{**tux, "disk": disks}], disks=[{"name": "real", "bus": bus, "image": str(path)}])
+    tux = linux(run(*"disk-check /dev/vda 40".split()), "krait.end=poweroff")
+    console = boot(machine, vms=[{**tux, "disk": disks}], disks=[{"name": "real", "bus": "nvme", "image": str(path)}])
     console.expect(r"40 MiB, serial \"[\w-]*\", GPT")
     expect_user_space(console)
-    if machine.emulator == "qemu":
-        console.expect_line("tux", "disk-check: written", BOOT_SECONDS)
+    console.expect_line("tux", "disk-check: written", BOOT_SECONDS)
     console.expect_line("tux", "disk-check: ok", BOOT_SECONDS)
     console.wait_end()
     after = path.read_bytes()
@@ -156,20 +149,20 @@ def test_discard_and_limits(machine: Machine, boot: Boot, tmp_path: Path) -> Non
         assert data[: 2 << 20] == data[10 << 20 :] == b"\xff" * (2 << 20) and not any(data[2 << 20 : 10 << 20]), bus
 
 
+@svm_only
 def test_overlay_on_disk_outlives_the_machine(machine: Machine, boot: Boot, tmp_path: Path) -> None:
     """Base and overlay lie on one disk: what the guest flushed is there after the power was cut, until `undo`; the base is never written."""
-    bus = "virtio" if machine.emulator == "qemu" else "ata"
     path = tmp_path / "both.img"
     base = b"original".ljust(8 << 20, b"\0")
     path.write_bytes(base.ljust(16 << 20, b"\0"))
     tux = linux(run(*"head -c 8 /dev/vda ; echo ; echo changed! | dd of=/dev/vda conv=fsync 2>/dev/null && echo synced".split()))
     disks: list[Table] = [{"disk": "both", "size": "8MiB", "overlay_start": "8MiB", "overlay": "8MiB", "keep": True}]
     for life, found in enumerate(("original", "changed!")):
-        console = boot(machine, vms=[{**tux, "disk": disks}], disks=[{"name": "both", "bus": bus, "image": str(path)}], end_auto=False)
+        console = boot(machine, vms=[{**tux, "disk": disks}], disks=[{"name": "both", "bus": "ata", "image": str(path)}], end_auto=False)
         expect_user_space(console)
         console.expect_line("tux", found, BOOT_SECONDS)
         console.expect_line("tux", "synced", BOOT_SECONDS)
-        if life == 1 and machine.emulator == "qemu":  # where a boot takes long, undo is left to the other machine
+        if life == 1:
             console.send_line("undo tux")
             console.expect(r"both: 4 KiB are forgotten when tux starts again")
             console.send_line("reboot tux")

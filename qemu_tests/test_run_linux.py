@@ -5,6 +5,7 @@ import sys
 import time
 
 import pexpect
+import pytest
 
 from krait import paths
 from krait.machine import Machine
@@ -47,6 +48,7 @@ WAIT = "echo now; sleep 1000"
 """In a shell of its own, which is a job before it says so: a Ctrl-C while the first one is about to start a job ends neither."""
 
 
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
 def test_the_virtio_console_has_a_shell(machine: Machine) -> None:
     """By interrupts, both ways: the shell is on hvc0 and the UART is quiet; typing, Ctrl-C and much output go through whole. The kernel uses what
     it is shown, and goes on where it was when all state of its devices is saved, overwritten and restored under it."""

@@ -75,7 +75,7 @@ def test_both_lives_decide_alike_with_256_vcpus_on_8_cpus(compiled: Any, which: 
         vms = [(100 + 37 * number, [Member(kinds[(number + i) % 3], begins=i * QUANTUM) for i in range(4)]) for number in range(64)]
         return Machine(vms, 8, {0: Limits(cap=20), 3: Limits(cpus=0b11), 5: Limits(reserved=50), 9: Limits(cpus=0b1, cap=5)})
 
-    same_in_both(compiled, which, make, 150)
+    same_in_both(compiled, which, make, 60)
 
 
 @pytest.mark.parametrize("which", list(Policy))
