@@ -222,13 +222,16 @@ def stopped(vm: Vm) -> None:
 
 
 def first_ended() -> Vm | None:
-    """A VM that has ended, or reboots, and still holds memory; all CPUs have left it (run_loop.leave)."""
+    """A VM that has ended, or reboots, and still holds memory; all CPUs have left it (run_loop.leave). One that a disk still keeps comes
+    after the others: it may be for as long as a disk has to answer."""
+    kept: Vm | None = None
     for place in range(table.count):
         vm = table.vms[place]
-        if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING):
-            if not is_on_cpu(vm):
+        if vm is not None and vm.nested_root != 0 and vm.state in (VmState.ENDED, VmState.CRASHED, VmState.REBOOTING) and not is_on_cpu(vm):
+            if virtual_disk.quiet(vm):
                 return vm
-    return None
+            kept = vm
+    return kept
 
 
 def is_on_cpu(vm: Vm) -> bool:
