@@ -34,7 +34,7 @@ check: env
 	.venv/bin/mypy $(PYTHON_SOURCES)
 
 test: check all
-	.venv/bin/pytest --numprocesses $(WORKERS)
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist worksteal
 
 long: env
 	PYTHONPATH=.:build .venv/bin/python -m tests.decoder.compare $(DECODED) > tests/decoder/long.txt

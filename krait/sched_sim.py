@@ -203,7 +203,7 @@ class Simulation:
             self.world.requeue(number, self.now)
             return
         self.world.dequeue(number, self.now)
-        self._compete(number, False)
+        self.compete(number, False)
         heapq.heappush(self.wakes, (self.now + task.pause, number))
 
     def _wake(self, number: int) -> int:
@@ -215,10 +215,10 @@ class Simulation:
         self.since[number] = self.now
         task.woken = self.now
         ask = self.world.enqueue(number, self.now)
-        self._compete(number, True)
+        self.compete(number, True)
         return ask
 
-    def _compete(self, number: int, competes: bool) -> None:
+    def compete(self, number: int, competes: bool) -> None:
         """Someone joins or leaves: shares of the fluid change, and each bound (sched_bounds.py)."""
         task = self.tasks[number]
         task.competes, task.lag = competes, 0.0

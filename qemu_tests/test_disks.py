@@ -10,8 +10,10 @@ import pytest
 from krait.machine import Machine
 from qemu_tests import power_cuts
 from qemu_tests.conftest import Boot
-from qemu_tests.harness import Console, Table
+from qemu_tests.harness import Console, Table, VmTable
+from qemu_tests.test_channel import board
 from qemu_tests.test_linux import BOOT_SECONDS, expect_user_space, linux, run
+from qemu_tests.test_pv_guests import pv
 from tests.block.gpt_image import SECTOR, image
 
 WAITING = {"name": "waits", "kind": "pv", "workload": "echo"}
@@ -199,6 +201,26 @@ def test_a_stalled_disk_fails_alone(machine: Machine, boot: Boot) -> None:
     console.send_line("disks")
     timeouts, state = console.expect(r"virtio0 +slow +(\w+) +16 +\d+ +\d+ +\d+ +(\d+)").groups()[::-1]
     assert state == "ok" and int(timeouts) >= 2
+    console.send_line("poweroff")
+    console.wait_end()
+
+
+@svm_only
+def test_a_vm_that_a_stalled_disk_keeps_holds_up_nobody(machine: Machine, boot: Boot) -> None:
+    """Stopped with a transfer under way it is given back when the disk has answered or is given up: one that is stopped after it comes first."""
+    stuck: VmTable = {**pv("stuck", "disk-bench", "count=100000000 single=8"), "disk": [{"disk": "slow"}]}
+    console = boot(machine, [stuck, pv("free", "spin", "ms=100000000")], disks=[disk("slow", "virtio")], end_auto=False, channel=True)
+    guests = board(console)
+    hold_back(console, 1)
+    console.expect(r"disk virtio0: a transfer did not end in 8 s; it is reset", 60)
+    for name in ("stuck", "free"):
+        assert not guests.command(f"stop {name}").refused
+    released: list[object] = []
+    while len(released) < 2:
+        record = guests.events.get(timeout=60)
+        if record["event"] == "released":
+            released.append(record["name"])
+    assert released == ["free", "stuck"]
     console.send_line("poweroff")
     console.wait_end()
 

@@ -2,7 +2,10 @@
 
 Who competes there is a VM with those of its vCPUs that are not pinned, or a pinned vCPU by itself; a VM's weight is divided among them by
 how many of its vCPUs compete through each. A weight that asks for more than it can be given is replaced by one in proportion to the rate
-that the CPUs can serve (water.py), lags kept: O(competitors) where such a weight is possible, else O(1).
+that the CPUs can serve (water.py), lags kept.
+
+Plain is who has no limit and no pins. While no plain one weighs more than a CPU, all of them keep their weights and count as one demand, so
+that a join or leave costs O(limited); O(1) where none is limited. Else, and where weights divide too coarsely, it costs O(competitors).
 """
 from typing import Annotated, Final
 
@@ -10,7 +13,7 @@ from hypervisor.lang import apart, struct, u32, u64, wrap_u64
 from hypervisor.model import FairTree, Share, Vcpu, Vm
 from hypervisor.sched import cpus, fair_tree, virtual_time, water
 from hypervisor.sched.cpus import host
-from hypervisor.sched.water import CPU, DEMANDS_MOST, PERCENT, Water
+from hypervisor.sched.water import CPU, DEMANDS_MOST, PERCENT, Demand, Water
 
 WEIGHT_SHIFT: Final = 10  # Share.weight of a VM at no limit is its weight << 10
 MOST_OWED: Final[u64] = 1 << 60  # a lag, shifted: what is more is forgotten when weights change
@@ -18,16 +21,16 @@ MOST_OWED: Final[u64] = 1 << 60  # a lag, shifted: what is more is forgotten whe
 
 @struct
 class Upper:
-    """The upper level, and all that compete there, in no order."""
+    """The upper level, and all that compete there."""
 
     tree: FairTree
     vcpus: u32  # that compete, waiting or running, through any of them
-    total: u64  # weights of the VMs
-    limited: u32  # competitors that have a reservation, a cap or a set of CPUs, or are pinned
-    adjusted: bool  # some Share.weight is not its VM's weight
+    plain: u64  # weights of the plain ones
+    heaviest: u64  # no plain one weighs more
+    adjusted: bool  # some plain Share.weight is not its VM's weight
+    limited: u32  # how many are not plain
     count: u32
-    competitors: Annotated[list[Share | None], DEMANDS_MOST]
-    heaviest: u64  # no VM of the list weighs more
+    competitors: Annotated[list[Share | None], DEMANDS_MOST]  # plain ones last
     water: Water
 
 
@@ -50,40 +53,56 @@ def join(upper: Upper, vm: Vm, share: Share, set_: u32) -> None:
     share.cpus = set_ if host.pinned else cpus.ALL
     upper.tree.bound = host.pinned
     virtual_time.join(upper.tree, share, u64(vm.weight) << WEIGHT_SHIFT)
-    share.competitor_index = upper.count
-    upper.competitors[upper.count] = share
+    place: u32 = upper.count
+    if _is_limited(share):
+        place = upper.limited
+        upper.limited += 1
+        if place != upper.count:
+            _put(upper, _competitor(upper, place), upper.count)
+    else:
+        upper.plain += vm.weight
+        upper.heaviest = max(upper.heaviest, vm.weight)
+    _put(upper, share, place)
     upper.count += 1
-    weight: u64 = vm_of(share).weight
-    upper.total += weight
-    upper.heaviest = max(upper.heaviest, weight)
-    upper.limited += _limits(share)
 
 
 @apart
 def leave(upper: Upper, share: Share) -> None:
     """It does not compete there any more; `readjust` follows."""
     virtual_time.leave(upper.tree, share)
+    hole = share.competitor_index
+    if hole < upper.limited:
+        upper.limited -= 1
+        _put(upper, _competitor(upper, upper.limited), hole)
+        hole = upper.limited
+    else:
+        upper.plain -= vm_of(share).weight
     upper.count -= 1
-    last = _competitor(upper, upper.count)
-    upper.competitors[share.competitor_index] = last
-    last.competitor_index = share.competitor_index
+    if hole != upper.count:
+        _put(upper, _competitor(upper, upper.count), hole)
     upper.competitors[upper.count] = None
-    upper.total -= vm_of(share).weight
-    upper.limited -= _limits(share)
 
 
 def readjust(upper: Upper) -> None:
     """Make the weights that count such that the CPUs can serve them."""
-    if _feasible(upper):
-        if not upper.adjusted:
-            return
-        upper.adjusted = False
-    else:
-        _note_demands(upper)
+    if not _feasible(upper) and not _limited_suffice(upper):
+        _note_demands(upper, upper.count)
         water.fill(upper.water, cpus.present())
         upper.adjusted = True
-    for i in range(upper.count):
-        _reweigh(upper.tree, _competitor(upper, u32(i)), _weight_now(upper, u32(i)))
+        upper.heaviest = 0
+        for i in range(upper.count):
+            share = _competitor(upper, u32(i))
+            if u32(i) >= upper.limited:
+                upper.heaviest = max(upper.heaviest, vm_of(share).weight)
+            _reweigh(upper.tree, share, _weight_of(upper, u32(i)))
+        return
+    if upper.adjusted:
+        upper.adjusted = False
+        for i in range(upper.limited, upper.count):
+            share = _competitor(upper, u32(i))
+            _reweigh(upper.tree, share, u64(vm_of(share).weight) << WEIGHT_SHIFT)
+    for i in range(upper.limited):
+        _reweigh(upper.tree, _competitor(upper, u32(i)), _weight_beside(upper.water.demands[i], upper.water.demands[upper.limited]))
 
 
 def vm_of(share: Share) -> Vm:
@@ -93,10 +112,21 @@ def vm_of(share: Share) -> Vm:
     return vm
 
 
-def _limits(share: Share) -> u32:
-    """1 if it has any; they change only while it does not compete."""
+def _is_limited(share: Share) -> bool:
+    """Is it not plain? That changes only while it does not compete."""
     vm = vm_of(share)
-    return 1 if share.vcpu is not None or vm.cap.percent != 0 or vm.reserved != 0 or vm.cpus != 0 else 0
+    if share.vcpu is not None or vm.cap.percent != 0 or vm.reserved != 0 or vm.cpus != 0:
+        return True
+    if host.pinned:
+        for member in vm.vcpus:
+            if member is not None and member.cpus != 0:
+                return True
+    return False
+
+
+def _put(upper: Upper, share: Share, place: u32) -> None:
+    upper.competitors[place] = share
+    share.competitor_index = place
 
 
 def _competitor(upper: Upper, index: u32) -> Share:
@@ -115,21 +145,37 @@ def _feasible(upper: Upper) -> bool:
     """Can everyone have its weight's part of all CPUs?"""
     if upper.limited != 0:
         return False
-    if upper.heaviest * host.count <= upper.total or host.count == 1:
+    if upper.heaviest * host.count <= upper.plain or host.count == 1:
         return True
     upper.heaviest = 0
     feasible = True
     for i in range(upper.count):
         vm = vm_of(_competitor(upper, u32(i)))
         upper.heaviest = max(upper.heaviest, vm.weight)
-        if u64(vm.weight) * host.count > upper.total * vm.competitors:
+        if u64(vm.weight) * host.count > upper.plain * vm.competitors:
             feasible = False
     return feasible
 
 
-def _note_demands(upper: Upper) -> None:
-    upper.water.count = upper.count
-    for i in range(upper.count):
+def _limited_suffice(upper: Upper) -> bool:
+    """Find the rates with the plain ones as one demand. False: one of these would be due more than a CPU, or theirs divides too coarsely."""
+    if upper.limited == 0 or upper.plain == 0:
+        return False
+    _note_demands(upper, upper.limited)
+    rest = upper.water.demands[upper.limited]
+    rest.weight = upper.plain << WEIGHT_SHIFT
+    rest.cpus = cpus.present()
+    rest.floor = 0
+    rest.ceiling = host.count * CPU
+    upper.water.count = upper.limited + 1
+    water.fill(upper.water, rest.cpus)
+    return 0 < rest.rate <= rest.weight and (upper.heaviest << WEIGHT_SHIFT) * rest.rate <= rest.weight * CPU
+
+
+def _note_demands(upper: Upper, count: u32) -> None:
+    """Of the first so many."""
+    upper.water.count = count
+    for i in range(count):
         share = _competitor(upper, u32(i))
         vm = vm_of(share)
         through: u64 = _vcpus_of(share)
@@ -142,10 +188,15 @@ def _note_demands(upper: Upper) -> None:
         demand.floor = min(demand.ceiling, vm.reserved * CPU // PERCENT)
 
 
-def _weight_now(upper: Upper, index: u32) -> u64:
+def _weight_beside(demand: Demand, rest: Demand) -> u64:
+    """Its own beside plain ones, if that gives it its rate; else one in proportion."""
+    if demand.rate == rest.rate * demand.weight // rest.weight:
+        return demand.weight
+    return max(demand.rate * rest.weight // rest.rate, 1)
+
+
+def _weight_of(upper: Upper, index: u32) -> u64:
     """By its weight, or in proportion to its rate if that is another than its weight would give it."""
-    if not upper.adjusted:
-        return u64(vm_of(_competitor(upper, index)).weight) << WEIGHT_SHIFT
     demand = upper.water.demands[index]
     free = upper.water.free
     weight = upper.water.weight

@@ -6,7 +6,7 @@ and stops competing), `choose` (who of those that wait and may run on this CPU i
 on), `charge` (TSC ticks that it ran, or the hypervisor on its behalf, up to `now`), `yielded` (it runs and gives way; whoever
 else waits comes first once in any case), `slice_of` (ticks until the policy wants to be asked again, if others wait). A policy
 keeps its state in a struct of its own and in the fields of Vcpu and Vm that model.py marks with its name; it may take each
-other vCPU for one of its own. docs/scheduling.md tells how to write one.
+other vCPU for one of its own, and ask for picks on other CPUs (cpus.Cpus.overtaken). docs/scheduling.md tells how to write one.
 
 All host CPUs share one queue: sched/eevdf.py tells why. Caps (cap.py) and sets of CPUs (cpus.py) are kept here, whatever the
 policy. Under the hypervisor lock; all running vCPUs have been charged up to `now` when one is enqueued, requeued or picked.

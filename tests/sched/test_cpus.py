@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hypervisor.lang import clear
+from hypervisor.lang import address, clear
 from hypervisor.sched import cpus as cpu_sets
-from hypervisor.sched import water, yielding
+from hypervisor.sched import eevdf, feasible, water, yielding
 from hypervisor.sched.policy import Policy
 from krait import fluid, sched_sim
 from krait.sched_sim import Limits, Machine, Member, Outcome, Simulation, sleeper, spin
@@ -159,6 +159,38 @@ def test_caps_reservations_and_sets_give_the_water_filled_share(
         got, due = sum(out.service[first:first + count]), sum(out.fluid[first:first + count])
         assert got == pytest.approx(due, abs=room * QUANTUM)
         first += count
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(2, 4), st.lists(st.tuples(LIKELY, st.integers(1, 3)), min_size=1, max_size=6), st.one_of(st.lists(st.integers(50, 400), max_size=6), st.lists(st.integers(110, 400), min_size=40, max_size=60)),
+       st.sampled_from([0, 0, 5000]), st.data())  # fmt: skip
+def test_weights_that_count_are_those_of_the_fluid_share(
+        cpus: int, vms: list[tuple[int, int]], plain: list[int], heavy: int, data: st.DataObject) -> None:  # fmt: skip
+    """Whether the plain ones count as one demand, or each by itself, or weights are rates."""
+    limits = data.draw(limited(len(vms), cpus))
+    sets = data.draw(pins([count for _, count in vms], limits, cpus)) + [[0]] * (len(plain) + 1)
+    everyone = [*vms, *((weight, 1) for weight in plain), *([(heavy, 1)] if heavy else [])]
+    machine = pinned(Machine([(weight, [Member(spin()) for _ in range(count)]) for weight, count in everyone], cpus, limits), sets)
+    world = Interpreted(Policy.EEVDF, machine.shapes, cpus)
+    numbers = data.draw(st.permutations(range(len(world.vcpus))))
+    for number in numbers:
+        world.enqueue(number, 0)
+    stay = numbers[:data.draw(st.integers(1, len(numbers)))]
+    for number in numbers[len(stay):]:
+        world.dequeue(number, 0)
+    simulated = Simulation(world, machine)
+    for number in stay:
+        simulated.compete(number, True)
+    due: dict[int, float] = {}
+    for _, number, rate in simulated.rates:
+        share = address(feasible.upper_share(world.vcpus[number]))
+        due[share] = due.get(share, 0.0) + rate
+    weights = {address(share): share.weight for share in (eevdf.state.competitors[index] for index in range(eevdf.state.count)) if share is not None}
+    assert weights.keys() == due.keys()
+    for share, weight in weights.items():
+        assert weight / sum(weights.values()) == pytest.approx(due[share] / sum(due.values()), abs=1e-5)
+    if len(plain) >= 40 and not heavy and len(stay) == len(numbers):
+        assert not eevdf.state.adjusted
 
 
 def test_who_is_due_a_whole_cpu_has_it_beside_pins(compiled: Any) -> None:
