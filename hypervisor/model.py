@@ -29,15 +29,15 @@ WORK_TLB: Final = 4  # flush this CPU's guest translations of the current VM
 WORK_FPU: Final = 8  # load the current vCPU's FPU, XCR0 and switched MSRs
 WORK_INJECT: Final = 16  # an event may have become deliverable
 WORK_CONSOLE: Final = 32  # the operator has typed: operator.poll
-WORK_REAP: Final = 64  # a VM has ended: give back what it holds, a piece at a time
-WORK_DISK: Final = 128  # requests were submitted, or transfers have ended: block/scheduler.turn
-WORK_CHANNEL: Final = 256  # the host has sent frames, or there is something to be sent: channel/link.poll
-WORK_CRASH: Final = 512  # debug images: the operator wants a fault of ours here
-WORK_LOOK: Final = 1024  # vCPUs that a broadcast has reached are to be told: apic_bus.look_some
-WORK_FRAMES: Final = 2048  # VMs are to be asked for frames, or vCPUs that wait for one woken: pressure.go_on
+WORK_DISK: Final = 64  # requests were submitted, or transfers have ended: block/scheduler.turn
+WORK_CHANNEL: Final = 128  # the host has sent frames, or there is something to be sent: channel/link.poll
+WORK_CRASH: Final = 256  # debug images: the operator wants a fault of ours here
+WORK_LOOK: Final = 512  # vCPUs that a broadcast has reached are to be told: apic_bus.look_some
+WORK_FRAMES: Final = 1024  # VMs are to be asked for frames, or vCPUs that wait for one woken: pressure.go_on
+WORK_REAP: Final = 2048  # a VM has ended: give back what it holds, a piece at a time; last, for it may wait for a disk
 WORK_OF_VCPU: Final = WORK_TLB | WORK_FPU | WORK_INJECT  # falls away when none is current
 WORK_NAMES: Final[Annotated[list[str], 12]] = [
-    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "reap", "disk", "channel", "crash", "look", "frames"]  # by bit
+    "timers", "reschedule", "tlb flush", "fpu", "inject", "operator", "disk", "channel", "crash", "look", "frames", "reap"]  # by bit
 
 
 class VcpuState(IntEnum):
