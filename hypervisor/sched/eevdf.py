@@ -66,7 +66,6 @@ def woken(vcpu: Vcpu) -> None:
     alone = is_pinned(vcpu)
     first = alone or vm.competitors == vm.lone_competitors
     vm.competitors += 1
-    state.vcpus += 1
     vcpu.share.vcpu = vcpu
     if alone:
         vm.lone_competitors += 1
@@ -95,7 +94,6 @@ def left(vcpu: Vcpu) -> None:
     vm = _vm(vcpu)
     upper = upper_share(vcpu)
     vm.competitors -= 1
-    state.vcpus -= 1
     if is_pinned(vcpu):
         vm.lone_competitors -= 1
         if upper.queued:

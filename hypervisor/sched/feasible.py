@@ -24,7 +24,6 @@ class Upper:
     """The upper level, and all that compete there."""
 
     tree: FairTree
-    vcpus: u32  # that compete, waiting or running, through any of them
     plain: u64  # weights of the plain ones
     heaviest: u64  # no plain one weighs more
     adjusted: bool  # some plain Share.weight is not its VM's weight
