@@ -50,12 +50,13 @@ def _run(name: str, settings: config.Settings) -> list[Path]:
 
 
 def _crowd() -> str:
-    """Guests that sleep for ten milliseconds at a time, as TOML."""
+    """Guests that sleep for ten milliseconds at a time, and one of many vCPUs that uses up its cap, as TOML."""
     limits = [line for line, count in LIMITED.items() for _ in range(count)]
     tables = []
     for number in range(CROWD):
         limit = limits[number] if number < len(limits) else ""
         tables.append(f'[[vm]]\nname = "g{number}"\nkind = "pv"\nmemory = "256KiB"\nworkload = "idle"\ncmdline = "ms=300 step=10"\n{limit}\n')
+    tables.append(f'[[vm]]\nname = "horde"\nkind = "pv"\nmemory = "4MiB"\nvcpus = 64\nworkload = "spin-all"\ncmdline = "ms=300"\ncap = 30\n')
     return "\n".join(tables)
 
 

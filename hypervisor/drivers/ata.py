@@ -319,6 +319,7 @@ def reset(host: HostDisk, begin: bool) -> Status:
         for _ in range(16):  # 5 us at least
             inb(channel.control)
         outb(channel.control, 0)
+        outb(u16(channel.bus_master + BM_STATUS), BM_ERROR | BM_INTERRUPT)  # or reap takes what was cut off for done, its error forgotten
         return Status.WAIT
     if inb(channel.control) & STATUS_BSY != 0:
         return Status.WAIT

@@ -75,7 +75,7 @@ def woken(vcpu: Vcpu) -> None:
         vcpu.share.cpus = cpus.ALL
         virtual_time.join(vm.members, vcpu.share, u64(vcpu.weight) << WEIGHT_SHIFT)
     preempted(vcpu)
-    feasible.readjust(state)
+    state.stale = True
 
 
 def preempted(vcpu: Vcpu) -> None:
@@ -109,11 +109,13 @@ def left(vcpu: Vcpu) -> None:
         virtual_time.leave(vm.members, vcpu.share)
         if vm.competitors == vm.lone_competitors:
             feasible.leave(state, upper)
-    feasible.readjust(state)
+    state.stale = True
 
 
 def choose(cpu: u32) -> Vcpu | None:
     """Who waits and is to run on this CPU: of the VM that is due first, the vCPU that is; or a pinned one."""
+    if state.stale:
+        feasible.readjust(state)
     upper = fair_tree.pick(state.tree, cpu)
     if upper is None or upper.vcpu is not None:
         return None if upper is None else upper.vcpu
@@ -148,6 +150,8 @@ def _is_overtaken(cpu: u32) -> bool:
 
 def charge(vcpu: Vcpu, ticks: u64, now: u64) -> None:
     """It has run for `ticks`, or a timer of it has been served for so long while it waits."""
+    if state.stale:
+        feasible.readjust(state)
     if is_pinned(vcpu):
         virtual_time.charge(state.tree, vcpu.share, ticks)
         return

@@ -1,4 +1,4 @@
-"""The weights that count at EEVDF's upper level (eevdf.py): such that the CPUs can serve them. Looked at after each join and leave.
+"""The weights that count at EEVDF's upper level (eevdf.py): such that the CPUs can serve them. Looked at after joins and leaves.
 
 Who competes there is a VM with those of its vCPUs that are not pinned, or a pinned vCPU by itself; a VM's weight is divided among them by
 how many of its vCPUs compete through each. A weight that asks for more than it can be given is replaced by one in proportion to the rate
@@ -26,6 +26,7 @@ class Upper:
     tree: FairTree
     plain: u64  # weights of the plain ones
     heaviest: u64  # no plain one weighs more
+    stale: bool  # somebody has joined or left since weights were looked at
     adjusted: bool  # some plain Share.weight is not its VM's weight
     limited: u32  # how many are not plain
     count: u32
@@ -47,7 +48,7 @@ def upper_share(vcpu: Vcpu) -> Share:
 
 @apart
 def join(upper: Upper, vm: Vm, share: Share, set_: u32) -> None:
-    """It begins to compete at the upper level, where it may run on these CPUs; `readjust` follows."""
+    """It begins to compete at the upper level, where it may run on these CPUs; `readjust` is due."""
     share.vm = vm
     share.cpus = set_ if host.pinned else cpus.ALL
     upper.tree.bound = host.pinned
@@ -67,7 +68,7 @@ def join(upper: Upper, vm: Vm, share: Share, set_: u32) -> None:
 
 @apart
 def leave(upper: Upper, share: Share) -> None:
-    """It does not compete there any more; `readjust` follows."""
+    """It does not compete there any more; `readjust` is due."""
     virtual_time.leave(upper.tree, share)
     hole = share.competitor_index
     if hole < upper.limited:
@@ -83,7 +84,8 @@ def leave(upper: Upper, share: Share) -> None:
 
 
 def readjust(upper: Upper) -> None:
-    """Make the weights that count such that the CPUs can serve them."""
+    """Make the weights that count such that the CPUs can serve them: before anyone is charged or chosen, once for all that joined or left."""
+    upper.stale = False
     if not _feasible(upper) and not _limited_suffice(upper):
         _note_demands(upper, upper.count)
         water.fill(upper.water, cpus.present())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from host_library import HostLibrary
@@ -80,6 +80,7 @@ def play(world: Any, steps: list[tuple[Any, ...]], most_sectors: int, most_segme
 @settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEP, max_size=80), most_sectors=st.sampled_from([3, 16, 256]), most_segments=st.sampled_from([1, 4, 33]),
        depth=st.sampled_from([1, 4, 64]))  # fmt: skip
+@example(steps=[("bad", FIRST_SECTOR), ("submit", 0, 0, 0, [(0, 1)]), ("turn",), ("serve", 0), ("stall", 9)], most_sectors=3, most_segments=1, depth=1)
 @pytest.mark.parametrize("kind", ["virtio", "nvme", "ata"])
 def test_same_history(library: HostLibrary, kind: str, steps: list[tuple[Any, ...]], most_sectors: int, most_segments: int, depth: int) -> None:
     """Interpreted and compiled decide alike; each request ends once, by error only where the device failed or stalled."""

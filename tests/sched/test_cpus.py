@@ -178,6 +178,7 @@ def test_weights_that_count_are_those_of_the_fluid_share(
     stay = numbers[:data.draw(st.integers(1, len(numbers)))]
     for number in numbers[len(stay):]:
         world.dequeue(number, 0)
+    eevdf.choose(0)
     simulated = Simulation(world, machine)
     for number in stay:
         simulated.compete(number, True)
