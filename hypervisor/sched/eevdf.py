@@ -40,7 +40,7 @@ Where some are bound to CPUs, one that is due a whole CPU would never regain wha
 has taken its CPU, and fall behind by the root of time. So a switch there is preemptive: each other CPU that runs one whose deadline is
 later than that of an eligible one that waits for it picks at once (`_is_overtaken`), and who is displaced moves on. No bound is argued
 for that order: a bound vCPU still waits where a free one that is due earlier could have run elsewhere. Measured over random machines up
-to 4 CPUs: after 3000 quanta within 30 of the fluid share (tests/sched/test_cpus.py). Whatever joins may cost such a one a quantum.
+to 4 CPUs: after 3000 quanta within 30 of the fluid share for each vCPU that is due a whole CPU (tests/sched/test_cpus.py). Whatever joins may cost such a one a quantum.
 
 Lag on m CPUs. Rates u <= 1 sum up to m at most, so this is global EDF, not preemptive for a quantum, of requests of a quantum
 each. Devi and Anderson (2005) bound how late one is fulfilled: (m - 1) / (m - U) + 1 quanta, U the m - 1 greatest rates
