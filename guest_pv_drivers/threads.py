@@ -29,8 +29,8 @@ class Thread:
 
     state: ThreadState
     rsp: u64  # while it does not run
-    wanted: u64  # EVENT_* that it waits for, or waited for last
-    got: u64  # of these, the ones that came
+    wanted: u64  # EVENT_* that it waits for
+    came: u64  # EVENT_* that it has not been told of, wanted or not
     wake_at: u64  # guest ns; 0: no time limit
 
 
@@ -71,6 +71,7 @@ def create(entry: u64, argument: u64) -> None:
     intrinsics.store_u64(top - 16, entry)  # RBX
     intrinsics.store_u64(top - 24, argument)  # RBP
     thread.rsp = top - 8 - SAVED_REGISTERS * 8
+    thread.came = 0
     thread.state = ThreadState.READY
     intrinsics.interrupts_restore(flags)
 
@@ -89,9 +90,9 @@ def deliver(pending: u64) -> None:
     now = clock.now_ns()
     for i in range(MAX_THREADS):
         thread = scheduler.thread[i]
-        thread.got |= thread.wanted & pending
+        thread.came |= pending
         due = thread.wake_at != 0 and thread.wake_at <= now
-        if thread.state == ThreadState.WAITING and (thread.got != 0 or due):
+        if thread.state == ThreadState.WAITING and (thread.came & thread.wanted != 0 or due):
             thread.state = ThreadState.READY
 
 
@@ -135,18 +136,18 @@ def yield_now() -> None:
 def wait(wanted: u64, deadline_ns: u64) -> u64:
     """Sleep until one of the wanted events, or guest time deadline_ns (0: no limit); the events that came.
 
-    A thread that waits for the same events again does not miss those that came meanwhile.
+    One that came since the thread began, or was told of it last, counts: between a look at what it tells of and this call it would
+    be missed. So look again after the call; there may be nothing new.
     """
     flags = intrinsics.interrupts_off()
     thread = scheduler.thread[scheduler.current]
     thread.wanted = wanted
-    thread.got &= wanted
     thread.wake_at = deadline_ns
-    if thread.got == 0:
+    if thread.came & wanted == 0:
         thread.state = ThreadState.WAITING
         switch()
-    came = thread.got
-    thread.got = 0
+    came = thread.came & wanted
+    thread.came &= ~wanted
     intrinsics.interrupts_restore(flags)
     return came
 

@@ -190,13 +190,11 @@ def wait() -> u32:
     slot = reap()
     while slot == NO_SLOT:
         store_u16(disk.queue + AVAILABLE + 4 + 2 * SLOTS, u16(disk.taken))  # interrupt at the next one
-        flags = intrinsics.interrupts_off()  # an event between the last look and falling asleep is not lost
-        intrinsics.atomic_or_u64(address(disk), 0)
+        intrinsics.atomic_or_u64(address(disk), 0)  # before the look at what has ended
         slot = reap()
         if slot == NO_SLOT:
             threads.wait(EVENT_DEVICE, 0)
             slot = reap()
-        intrinsics.interrupts_restore(flags)
     return slot
 
 

@@ -62,4 +62,4 @@ def test_more_than_there_is(machine: Machine, boot: Boot) -> None:
     populated = re.fullmatch(r"populate ok (\d+) of 10240 frames, then error 4", lines(end, "greedy")[-1])
     assert populated is not None
     assert 0 < int(populated[1]) < 8192
-    assert lines(end, "neighbour")[-1].startswith("memory ok")
+    assert any(line.startswith("memory ok") for line in lines(end, "neighbour")), "it may be asked for memory after that"

@@ -98,14 +98,22 @@ def test_events_wake_those_who_wait_for_them(hypervisor: FakeHypervisor) -> None
     assert state(0) == ThreadState.WAITING
     threads.deliver(EVENT_MEMORY_PRESSURE | EVENT_WAKE)
     assert state(0) == ThreadState.READY
-    assert threads.scheduler.thread[0].got == EVENT_MEMORY_PRESSURE
+    assert threads.scheduler.thread[0].came & threads.scheduler.thread[0].wanted == EVENT_MEMORY_PRESSURE
 
 
-def test_an_event_between_two_waits_is_not_missed(hypervisor: FakeHypervisor) -> None:
-    threads.scheduler.thread[0].wanted = EVENT_MEMORY_PRESSURE
-    threads.deliver(EVENT_MEMORY_PRESSURE)
+def test_an_event_before_a_wait_is_not_missed(hypervisor: FakeHypervisor) -> None:
+    """It comes after the look at what it tells of: the first wait, or one after a wait for another, must not sleep on it."""
+    threads.deliver(EVENT_MEMORY_PRESSURE | EVENT_CONSOLE)
     assert threads.wait(EVENT_MEMORY_PRESSURE, 0) == EVENT_MEMORY_PRESSURE
+    assert threads.wait(EVENT_CONSOLE, 0) == EVENT_CONSOLE
     assert hypervisor.timer == 0  # it did not sleep
+    assert threads.wait(EVENT_CONSOLE, NOW + 5) == 0  # each is told of once
+
+
+def test_a_new_thread_is_told_of_nothing_older(hypervisor: FakeHypervisor) -> None:
+    threads.scheduler.thread[1].came = EVENT_CONSOLE  # of an earlier one in its place
+    threads.create(0, 0)
+    assert threads.scheduler.thread[1].came == 0
 
 
 def test_a_wait_with_a_deadline_ends(hypervisor: FakeHypervisor) -> None:
