@@ -30,7 +30,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-but-set-va
 # -fno-ipa-reference, -fno-ipa-modref: both take a call for harmless to the variables that its code does not name, even if it
 # waits for another CPU or lets interrupts in (seen in smp.py: a variable that a wait waits for, kept in a register across it).
 METAL = ["-std=gnu11", "-O2", "-g", "-gdwarf-4", "-ffreestanding", "-mgeneral-regs-only", "-mno-red-zone", "-fno-pic", "-fno-pie",
-         "-fno-stack-protector", "-mpreferred-stack-boundary=3", "-falign-functions=1", "-falign-jumps=1", "-falign-loops=1", "-falign-labels=1", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-ffunction-sections",
+         "-fno-stack-protector", "-mpreferred-stack-boundary=3", "-malign-data=abi", "-falign-functions=1", "-falign-jumps=1", "-falign-loops=1", "-falign-labels=1", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-ffunction-sections",
          "-fdata-sections", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fwrapv", "-fno-delete-null-pointer-checks",
          "-fno-crossjumping", "-fno-tree-tail-merge", "-fno-peephole2", "-fno-ipa-reference", "-fno-ipa-modref", "-ftrivial-auto-var-init=zero",
          "-Ulinux", "-Uunix", "-minline-all-stringops",  # gcc writes copies and fills itself: there is no library

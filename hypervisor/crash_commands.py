@@ -2,18 +2,20 @@
 from typing import Annotated, Final
 
 from hypervisor import kick, text
+from hypervisor.addresses import PAGE_SHIFT
 from hypervisor.arch_x86 import backend, idt
 from hypervisor.arch_x86.intrinsics import fill_memory, load_u8, overflow_stack, raise_nmi, raise_ud, store_u64
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.console import say
 from hypervisor.cpu import cpus, online, this_cpu
 from hypervisor.lang import link_address, text_at, u32, u64
+from hypervisor.memory import ledger
 from hypervisor.model import WORK_CRASH, Cpu, Vcpu, Vm, VmState
 
 UNMAPPED: Final[u64] = 0x5000_0000_0000
 NON_CANONICAL: Final[u64] = 0x8000_0000_0000_0000
 DR7_RESERVED: Final[u64] = 1 << 32
-KINDS: Final = 8
+KINDS: Final = 9
 
 
 def run(kind: u64) -> None:
@@ -27,7 +29,7 @@ def run(kind: u64) -> None:
             cpu.crash_kind = u32(i)
             kick.owe_to(cpu, WORK_CRASH)
             return
-    say(f"debug crash pf|null|text|gp|ud|df|nmi|stack [CPU, below {online.count}]")
+    say(f"debug crash pf|null|text|guest|gp|ud|df|nmi|stack [CPU, below {online.count}]")
 
 
 def crash_here(cpu: Cpu) -> None:
@@ -75,6 +77,11 @@ def write_text() -> None:
     store_u64(link_address("__text_start"), 0)
 
 
+def read_guest() -> None:
+    """#PF, where the CPU has SMAP: a read of memory that guests may have, outside a window."""
+    load_u8(u64(ledger.book.first_free) << PAGE_SHIFT)
+
+
 def general_protection() -> None:
     """#GP: a read of a non-canonical address."""
     load_u8(NON_CANONICAL)
@@ -101,5 +108,5 @@ def nmi() -> None:
     raise_nmi()
 
 
-NAMES: Final[Annotated[list[str], KINDS]] = ["pf", "null", "text", "gp", "ud", "df", "nmi", "stack"]
-ACTIONS: Final = (page_fault, null_reference, write_text, general_protection, invalid_opcode, double_fault, nmi, overflow)
+NAMES: Final[Annotated[list[str], KINDS]] = ["pf", "null", "text", "guest", "gp", "ud", "df", "nmi", "stack"]
+ACTIONS: Final = (page_fault, null_reference, write_text, read_guest, general_protection, invalid_opcode, double_fault, nmi, overflow)

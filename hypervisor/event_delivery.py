@@ -1,9 +1,8 @@
 """Showing raised events to a PV guest: bits in its VcpuInfo, then one interrupt (which inject.py brings in)."""
 from hypervisor.abi import VcpuInfo
-from hypervisor.arch_x86.intrinsics import atomic_load_u64, atomic_or_u64
 from hypervisor.cpu import owe
-from hypervisor.lang import address, at, offsetof, sizeof, u64
-from hypervisor.memory import guest_memory
+from hypervisor.lang import offsetof, sizeof, u64
+from hypervisor.memory import guest_memory, guest_window
 from hypervisor.model import WORK_INJECT, WORK_RESCHED, Vcpu, VcpuState
 from hypervisor.status import Status
 
@@ -19,9 +18,9 @@ def publish(vcpu: Vcpu) -> bool:
         return vcpu.event_interrupt
     status = guest_memory.pin(vcpu, vcpu.info_gpa, sizeof(VcpuInfo), True)
     if status == Status.OK:
-        info = at(VcpuInfo, guest_memory.host_address(vm, vcpu.info_gpa))
-        info.pressure_frames = vm.pressure_frames
-        atomic_or_u64(address(info) + offsetof(VcpuInfo, "pending"), vcpu.pending_events)
+        info = guest_memory.host_address(vm, vcpu.info_gpa)
+        guest_window.store_u64(info + offsetof(VcpuInfo, "pressure_frames"), vm.pressure_frames)
+        guest_window.or_u64(info + offsetof(VcpuInfo, "pending"), vcpu.pending_events)
         vcpu.pending_events = 0
         vcpu.event_interrupt = True
     else:
@@ -38,4 +37,4 @@ def unseen(vcpu: Vcpu) -> u64:
     info = guest_memory.host_address(vm, vcpu.info_gpa)
     if info == 0:  # the guest has released the page that it registered
         return vcpu.pending_events
-    return vcpu.pending_events | atomic_load_u64(info + offsetof(VcpuInfo, "pending"))
+    return vcpu.pending_events | guest_window.load_u64(info + offsetof(VcpuInfo, "pending"))

@@ -2,7 +2,7 @@
 from hypervisor import (boot_info, boot_options, bundle, clock, clock_commands, disk_config, entropy, operator, phase, run_loop, smp,
                         timers, vm, vm_config)
 from hypervisor.abi import EXIT_NO_VIRTUALIZATION
-from hypervisor.arch_x86 import (acpi, backend, cpu_features, host_interrupts, hpet, idt, ioapic, lapic, memory_types, paging, self_test,
+from hypervisor.arch_x86 import (acpi, backend, cpu_features, guest_pages, host_interrupts, hpet, idt, ioapic, lapic, memory_types, paging, self_test,
                                  serial, tsc)
 from hypervisor.block import gpt, host_disk
 from hypervisor.block.model import disks
@@ -34,6 +34,7 @@ def main(magic: u32, loader_info: u64) -> None:
     start_interrupts()
     open_bundle()
     find_frames()  # from here memory can be taken
+    test_protections()
     find_virtualization()
     find_disks()  # needs frames for their queues
     start_cpus()
@@ -107,13 +108,6 @@ def protect_memory() -> None:
     slow = memory_types.first_slow_place()
     if slow != 0:
         phase.found("caches", f"the firmware's MTRRs forbid write-back at {slow:#x}: what uses that memory is slow")
-    if DEBUG:
-        failure = self_test.first_failure()
-        phase.require(char_at(failure, 0) == 0, "self-test", f"it does not hold that {failure}")
-        smep = ", SMEP" if cpu_features.features.smep else ""
-        smap = ", SMAP" if cpu_features.features.smap else ""
-        umip = ", UMIP" if cpu_features.features.umip else ""
-        phase.found("self-test", f"W^X, NX, read-only tables, null and guard pages{smep}{smap}{umip} hold")
 
 
 def start_interrupts() -> None:
@@ -141,8 +135,24 @@ def open_bundle() -> None:
 
 def find_frames() -> None:
     """The ledger: one entry a frame."""
-    phase.require(frames.init() == Status.OK, "frames", "no usable range has room for the ledger")
+    phase.require(frames.init() == Status.OK, "frames", "no usable range has room for the ledger and the page tables")
     phase.found("frames", f"{frames.total()} of 4 KiB, {frames.free_count() >> 8} MiB free")
+    tables = guest_pages.pages.tables
+    if tables == 0:
+        phase.found("windows", "the CPU has no SMAP: guests' memory is not kept apart")
+    else:
+        phase.found("windows", f"guests' memory is touched between STAC and CLAC only, by {tables} tables")
+
+
+def test_protections() -> None:
+    """Debug images: what is forbidden is tried."""
+    if DEBUG:
+        failure = self_test.first_failure()
+        phase.require(char_at(failure, 0) == 0, "self-test", f"it does not hold that {failure}")
+        smep = ", SMEP" if cpu_features.features.smep else ""
+        smap = ", SMAP and windows" if cpu_features.features.smap else ""
+        umip = ", UMIP" if cpu_features.features.umip else ""
+        phase.found("self-test", f"W^X, NX, read-only tables, null and guard pages{smep}{smap}{umip} hold")
 
 
 def find_virtualization() -> None:

@@ -10,17 +10,23 @@ LEVELS: Final = 5
 
 
 @struct
+class Step:
+    """An entry of the guest's page tables on the way to the code."""
+
+    place: Hva  # 0: the way was shorter
+    entry: u64
+
+
+@struct
 class KnownInstruction:
     """A plain move between a register, or a number, and a device."""
 
     rip: u64
     length: u32  # 0: nothing is kept here
-    levels: u32
     epoch: u64  # Vm.epoch: the addresses below are good while it is the same
     key: CodeKey
-    places: Annotated[list[Hva], LEVELS]  # of the guest's page-table entries on the way to the code
-    entries: Annotated[list[u64], LEVELS]
-    narrow: bool  # the entries are 32 bits wide
+    steps: Annotated[list[Step], LEVELS]
+    narrow: bool  # entries are 32 bits wide
     to_register: bool
     rip_relative: bool
     flat: bool  # DS has no base

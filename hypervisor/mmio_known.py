@@ -15,11 +15,11 @@ from hypervisor.arch_x86 import backend, registers
 from hypervisor.arch_x86.decoder import decode
 from hypervisor.arch_x86.decoder.instruction import NO_REGISTER, NO_SEGMENT, Instruction, size_mask
 from hypervisor.arch_x86.decoder.mmio import Access, Operation, describe
-from hypervisor.arch_x86.intrinsics import load_u32, load_u64
+from hypervisor.arch_x86.intrinsics import clac, load_u32, load_u64, stac
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.arch_x86.vm_exit import VmExit
 from hypervisor.lang import address, offsetof, u32, u64, wrap_u64
-from hypervisor.memory import guest_memory, guest_paging
+from hypervisor.memory import guest_memory, guest_paging, guest_window
 from hypervisor.memory.guest_paging import PagingMode, Translation
 from hypervisor.mmio_instruction import KNOWN, KnownInstruction
 from hypervisor.model import Vcpu, Vm
@@ -43,15 +43,18 @@ def carry_out(vcpu: Vcpu, vm: Vm, exit: VmExit) -> bool:
 
 
 def is_as_it_was(vcpu: Vcpu, known: KnownInstruction) -> bool:
-    """Mode, tables and bytes."""
+    """Mode, tables and bytes, all of them in one window."""
     if not backend.has_code_key(vcpu, known.key):
         return False
-    for level in range(known.levels):
-        place = known.places[level]
-        if (load_u32(place) if known.narrow else load_u64(place)) != known.entries[level]:
-            return False
-    return (load_u64(known.code) & known.mask_low == known.bytes_low
-            and load_u64(known.code_high) & known.mask_high == known.bytes_high)
+    stac()
+    differs: u64 = (load_u64(known.code) & known.mask_low ^ known.bytes_low) | (load_u64(known.code_high) & known.mask_high ^ known.bytes_high)
+    for step in known.steps:
+        place = step.place
+        if place == 0:
+            break
+        differs |= (load_u32(place) if known.narrow else load_u64(place)) ^ step.entry
+    clac()
+    return differs == 0
 
 
 def is_at(vcpu: Vcpu, known: KnownInstruction, gpa: u64) -> bool:
@@ -104,13 +107,15 @@ def learn(vcpu: Vcpu, vm: Vm) -> None:
 def keep_walk(vm: Vm, known: KnownInstruction) -> bool:
     """The page-table entries that the latest walk has read."""
     walk = guest_paging.walk
-    known.levels = walk.depth
     known.narrow = walk.narrow
-    for level in range(walk.depth):
-        known.places[level] = guest_memory.host_address(vm, Gpa(walk.places[level]))
-        known.entries[level] = walk.entries[level]
-        if known.places[level] == 0:
-            return False
+    for level in range(len(known.steps)):
+        step = known.steps[level]
+        step.place = Hva(0)
+        if level < walk.depth:
+            step.place = guest_memory.host_address(vm, Gpa(walk.places[level]))
+            step.entry = walk.entries[level]
+            if step.place == 0:
+                return False
     return True
 
 
@@ -118,8 +123,8 @@ def keep_instruction(known: KnownInstruction, bits: u32) -> bool:
     """Fetch its bytes once, decode the copy; False: it is not one to keep."""
     code = Instruction()
     access = Access()
-    known.bytes_low = load_u64(known.code)
-    known.bytes_high = load_u64(known.code_high)
+    known.bytes_low = guest_window.load_u64(known.code)
+    known.bytes_high = guest_window.load_u64(known.code_high)
     fetched: u32 = 8 if known.code_high == known.code else 15
     if not decode.decode(Hva(address(known) + offsetof(KnownInstruction, "bytes_low")), fetched, bits, code) or not describe(code, access):
         return False

@@ -13,10 +13,9 @@ takes the bit back. A level's EOI is never left to the bit, so nothing is owed t
 from typing import Final
 
 from hypervisor.addresses import Gpa
-from hypervisor.arch_x86.intrinsics import load_u32, store_u32
 from hypervisor.devices import lapic
 from hypervisor.lang import sizeof, u32, u64
-from hypervisor.memory import guest_memory
+from hypervisor.memory import guest_memory, guest_window
 from hypervisor.model import Vcpu
 from hypervisor.status import Status
 
@@ -52,7 +51,7 @@ def offer(vcpu: Vcpu) -> None:
         return
     word = place(vcpu)
     if word != 0:
-        store_u32(word, load_u32(word) | SKIP_EOI)
+        guest_window.store_u32(word, guest_window.load_u32(word) | SKIP_EOI)
         vcpu.kept.pv_eoi_offered = True
 
 
@@ -64,8 +63,8 @@ def sync(vcpu: Vcpu) -> None:
     word = place(vcpu)
     if word == 0:
         return
-    found: u32 = load_u32(word)
+    found: u32 = guest_window.load_u32(word)
     if found & SKIP_EOI == 0:
         lapic.end_of_interrupt(vcpu.lapic)
     else:
-        store_u32(word, found & ~SKIP_EOI)
+        guest_window.store_u32(word, found & ~SKIP_EOI)

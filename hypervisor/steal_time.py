@@ -13,10 +13,9 @@ from typing import Final
 
 from hypervisor import clock
 from hypervisor.addresses import Gpa
-from hypervisor.arch_x86.intrinsics import atomic_xchg_u64, load_u32, store_u32, store_u64
 from hypervisor.cpu import owe
 from hypervisor.lang import offsetof, sizeof, struct, u8, u32, u64, wrap_u32
-from hypervisor.memory import guest_memory
+from hypervisor.memory import guest_memory, guest_window
 from hypervisor.model import WORK_TLB, Vcpu
 from hypervisor.status import Status
 
@@ -71,17 +70,17 @@ def entered(vcpu: Vcpu) -> None:
     info = place(vcpu)
     if info == 0:
         return
-    told = atomic_xchg_u64(info + offsetof(StealTime, "preempted"), 0)
+    told = guest_window.exchange_u64(info + offsetof(StealTime, "preempted"), 0)
     if told & PREEMPTED_FLUSH_TLB != 0:
         owe(WORK_TLB)
-    version: u32 = load_u32(info + offsetof(StealTime, "version")) | 1
-    store_u32(info + offsetof(StealTime, "version"), version)
-    store_u64(info + offsetof(StealTime, "steal"), clock.ns_of(vcpu.steal_ticks))
-    store_u32(info + offsetof(StealTime, "version"), wrap_u32(version + 1))
+    version: u32 = guest_window.load_u32(info + offsetof(StealTime, "version")) | 1
+    guest_window.store_u32(info + offsetof(StealTime, "version"), version)
+    guest_window.store_u64(info + offsetof(StealTime, "steal"), clock.ns_of(vcpu.steal_ticks))
+    guest_window.store_u32(info + offsetof(StealTime, "version"), wrap_u32(version + 1))
 
 
 def left(vcpu: Vcpu) -> None:
     """The vCPU has lost the CPU to another, or sleeps."""
     info = place(vcpu)
     if info != 0:
-        atomic_xchg_u64(info + offsetof(StealTime, "preempted"), PREEMPTED)
+        guest_window.exchange_u64(info + offsetof(StealTime, "preempted"), PREEMPTED)

@@ -13,8 +13,8 @@ from qemu_tests.conftest import Boot
 
 HELLO = {"name": "ada", "kind": "pv", "memory": "8MiB", "workload": "hello"}
 IDLE = {"name": "ida", "kind": "pv", "memory": "8MiB", "workload": "idle", "cmdline": "ms=1000000000 step=100"}
-PHASES = ["console", "exceptions", "cpu", "clock", "loader", "memory", "platform", "paging", "self-test", "interrupts",
-          "bundle", "frames", "virtual", "cpus", "vm", "guests"]
+PHASES = ["console", "exceptions", "cpu", "clock", "loader", "memory", "platform", "paging", "interrupts",
+          "bundle", "frames", "windows", "self-test", "virtual", "cpus", "vm", "guests"]
 END_SECONDS = 60
 
 
@@ -27,7 +27,7 @@ def test_every_phase_says_what_it_found(machine: Machine, boot: Boot) -> None:
     end = boot(machine, [HELLO]).wait_end()
     assert phases(end.text) == PHASES
     assert "Multiboot 2" in end.text if machine.emulator == "bochs" else "PVH" in end.text
-    smap = ", SMAP" if machine.emulator == "qemu" else ""  # a Haswell has none, and neither emulator's CPU has UMIP
+    smap = ", SMAP and windows" if machine.emulator == "qemu" else ""  # a Haswell has none, and neither emulator's CPU has UMIP
     assert f"W^X, NX, read-only tables, null and guard pages, SMEP{smap} hold" in end.text
 
 

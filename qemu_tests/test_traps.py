@@ -44,6 +44,13 @@ def test_a_fault_is_decoded(machine: Machine, boot: Boot, kind: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ["svm"], indirect=True)
+def test_guests_memory_is_out_of_reach_but_in_a_window(machine: Machine, boot: Boot) -> None:
+    """SMAP; Bochs' CPU has none."""
+    text = crash(boot(machine, [IDLE], end_auto=False), "guest").text
+    assert re.search(r"PANIC: #PF page fault .*\r\n  cause: supervisor read of [0-9a-f]{16}, which guests may have, outside a window", text)
+
+
+@pytest.mark.parametrize("machine", ["svm"], indirect=True)
 def test_an_nmi_from_outside_is_reported_while_the_machine_idles(machine: Machine, boot: Boot) -> None:
     console = boot(machine, [IDLE], end_auto=False)
     console.expect("krait> ")

@@ -46,6 +46,13 @@ PLAIN(halt_once, "sti; hlt; cli") PLAIN(interrupt_window, "sti; nop; cli") PLAIN
 PLAIN(magic_break, "xchg %%bx, %%bx") PLAIN(raise_ud, "ud2") PLAIN(raise_nmi, "int $2")
 PLAIN(overflow_stack, "1: push %%rax; jmp 1b")
 PLAIN(sti, "sti") PLAIN(fninit, "fninit")
+/* STAC and CLAC, as NOPs of the same length until guest_pages.py makes them what they are: a CPU without SMAP knows neither */
+#ifdef __PIC__ /* host library */
+#define WINDOW(name, code) PLAIN(name, "")
+#else
+#define WINDOW(name, code) PLAIN(name, "1: .byte 0x0F, 0x1F, " #code "; .pushsection .smap,\"a\"; .long 1b; .popsection")
+#endif
+WINDOW(stac, 0xCB) WINDOW(clac, 0xCA)
 FN u64 X(interrupts_off)(void) { u64 flags; asm volatile("pushfq; pop %0; cli" : "=r"(flags) : : "memory"); return flags; }
 FN void X(interrupts_restore)(u64 flags) { asm volatile("push %0; popfq" : : "r"(flags) : "memory", "cc"); }
 FN u64 X(frame_pointer)(void) { return (u64)__builtin_frame_address(0); }
@@ -73,6 +80,8 @@ FN void X(fill_memory)(u64 target, u8 value, u64 length) {
 }
 
 /* arithmetic */
+FN u32 X(bsr)(u32 bits) { return (u32)(31 - __builtin_clz(bits)); }
+FN u64 X(bsf)(u64 bits) { return (u64)__builtin_ctzll(bits); }
 FN u64 X(mul_shift)(u64 a, u64 b, u32 shift) { return (u64)((unsigned __int128)a * b >> shift); }
 
 /* PV guests: the call into the hypervisor; and what guest_pv_drivers/start.S has */

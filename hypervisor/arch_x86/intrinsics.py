@@ -240,6 +240,16 @@ def invlpg(page: u64) -> None:
     machine.invlpg(page)
 
 
+def stac() -> None:
+    """Set RFLAGS.AC: with SMAP, guests' memory may be touched (guest_pages.py); a CPU without SMAP does nothing."""
+    machine.stac()
+
+
+def clac() -> None:
+    """Clear RFLAGS.AC: the end of what stac began. They do not nest."""
+    machine.clac()
+
+
 def wbinvd() -> None:
     """Write back and empty all caches."""
     machine.wbinvd()
@@ -390,6 +400,16 @@ def compiler_barrier() -> None:
 
 
 # Arithmetic
+
+def bsr(bits: u32) -> u32:
+    """Number of the highest bit set; there must be one."""
+    return machine.bsr(bits)
+
+
+def bsf(bits: u64) -> u64:
+    """Number of the lowest bit set; there must be one."""
+    return machine.bsf(bits)
+
 
 def mul_shift(a: u64, b: u64, shift: u32) -> u64:
     """(a * b) >> shift by way of 128 bits, low 64 bits of the result; shift < 128."""

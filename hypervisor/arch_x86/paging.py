@@ -8,7 +8,8 @@
 | usable memory, and what the firmware keeps beside it | read, write |
 | the rest below 4 GiB: devices | read, write, uncached |
 
-The image and the first 2 MiB are mapped by 4 KiB pages, the rest by the largest there are. Intel SDM vol. 3A 4.5.
+The image and the first 2 MiB are mapped by 4 KiB pages, the rest by the largest there are, until guest_pages.py splits them.
+Intel SDM vol. 3A 4.5.
 """
 from typing import Annotated, Final
 
@@ -24,6 +25,7 @@ from hypervisor.status import Status
 
 PTE_PRESENT: Final[u64] = 1 << 0
 PTE_WRITE: Final[u64] = 1 << 1
+PTE_USER: Final[u64] = 1 << 2
 PTE_WRITE_THROUGH: Final[u64] = 1 << 3
 PTE_CACHE_DISABLE: Final[u64] = 1 << 4
 PTE_ACCESSED: Final[u64] = 1 << 5
@@ -152,7 +154,7 @@ def _map(place: u64, size: u64) -> bool:
         if table.entries[index] == 0:
             if paging.used == POOL_PAGES:
                 return False
-            table.entries[index] = address(pool.tables[paging.used]) | PTE_PRESENT | PTE_WRITE
+            table.entries[index] = address(pool.tables[paging.used]) | PTE_PRESENT | PTE_WRITE | PTE_USER  # the page has the say
             paging.used += 1
         table = at(Table, table.entries[index] & PTE_ADDRESS)
         shift -= 9

@@ -1,12 +1,14 @@
 """Proof that the protections hold: each forbidden access is tried, and must fault. Debug images run it at boot, on each CPU.
 
-SMEP and SMAP guard pages of CPL 3, of which Krait has none, and UMIP code there: that they are on is read back.
+SMEP and UMIP guard against code of CPL 3, which Krait has none of: that they are on is read back.
 """
 from typing import Annotated, Final
 
-from hypervisor.arch_x86 import idt, paging, stacks
-from hypervisor.arch_x86.intrinsics import probe_execute, probe_read, probe_write, read_cr4
-from hypervisor.lang import address, link_address, struct, u8
+from hypervisor.addresses import PAGE_SHIFT
+from hypervisor.arch_x86 import guest_pages, idt, paging, stacks
+from hypervisor.arch_x86.intrinsics import clac, probe_execute, probe_read, probe_write, read_cr4, stac
+from hypervisor.lang import address, link_address, struct, u8, u64
+from hypervisor.memory import ledger
 from hypervisor.model import MAX_CPUS
 
 RET: Final = 0xC3
@@ -45,4 +47,15 @@ def first_failure() -> str:
         return "data does not execute"
     if read_cr4() & paging.protections() != paging.protections():
         return "SMEP, SMAP and UMIP are on where the CPU has them"
+    if guest_pages.pages.tables != 0 and not windows_hold():
+        return "guests' memory is touched in windows only"
     return ""
+
+
+def windows_hold() -> bool:
+    """A page that a guest may have can be used in a window, and neither read nor written without."""
+    page: u64 = u64(ledger.book.first_free) << PAGE_SHIFT
+    stac()
+    reached = probe_read(page) and probe_write(page)
+    clac()
+    return reached and not probe_read(page) and not probe_write(page)

@@ -4,7 +4,7 @@ from typing import Final
 
 from hypervisor import lock
 from hypervisor.abi import EXIT_PANIC
-from hypervisor.arch_x86 import backtrace, host_interrupts, machine_exit, serial, stacks
+from hypervisor.arch_x86 import backtrace, guest_pages, host_interrupts, machine_exit, serial, stacks
 from hypervisor.arch_x86.intrinsics import halt_forever, load_u64, read_cr0, read_cr2, read_cr3, read_cr4
 from hypervisor.arch_x86.trap_frame import EXCEPTION_NAMES, EXCEPTIONS, PAGE_FAULT, TrapFrame
 from hypervisor.console import capture, hide_prompt, say
@@ -40,7 +40,7 @@ def trap(frame: TrapFrame) -> None:
         _interrupt(this_cpu(), u32(frame.vector))
     elif frame.vector == NMI and machine_exit.is_stopped():
         machine_exit.stop_here()
-    elif not _was_probe(frame):
+    elif not _was_probe(frame) and not _was_stale(frame):
         _die(frame)
 
 
@@ -67,6 +67,11 @@ def _was_probe(frame: TrapFrame) -> bool:
         frame.rsp += 8
         return True
     return False
+
+
+def _was_stale(frame: TrapFrame) -> bool:
+    """A page fault by rights of a frame that have changed since this CPU looked: try again."""
+    return frame.vector == PAGE_FAULT and frame.error & ~u64(PF_WRITE) == PF_PRESENT and guest_pages.is_stale(read_cr2())
 
 
 def _in_probes(rip: u64) -> bool:
@@ -129,7 +134,7 @@ def _explain_page_fault(error: u64, target: u64, rip: u64) -> None:
     elif error & PF_PROTECTION_KEY != 0:
         why = "which its protection key forbids"
     elif error & PF_PRESENT != 0:
-        why = "which its page's rights forbid"
+        why = "which guests may have, outside a window" if guest_pages.is_guests(target) else "which its page's rights forbid"
     if target < 4096:
         why = "through a null reference"
     elif stacks.is_guard(target):

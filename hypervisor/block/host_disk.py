@@ -3,6 +3,7 @@ from typing import Final
 
 from hypervisor import text
 from hypervisor.addresses import PAGE_SIZE, Hva, hpa_of, hva_of
+from hypervisor.arch_x86.intrinsics import bsf
 from hypervisor.block.model import MAX_HOST_DISKS, TRANSFERS_A_DISK, HostDisk, Transfer, disks
 from hypervisor.lang import address, at, char_at, clear, sizeof, text_at, u32, u64, wrap_u64
 from hypervisor.memory import frames
@@ -93,18 +94,4 @@ def release_transfer(host: HostDisk, transfer: Transfer) -> None:
 def lowest_bit(bits: u64) -> u64:
     """Number of the lowest set bit; there is one."""
     assert bits != 0
-    number: u64 = 0
-    rest = bits
-    if rest & 0xFFFF_FFFF == 0:
-        rest = rest >> 32
-        number += 32
-    if rest & 0xFFFF == 0:
-        rest = rest >> 16
-        number += 16
-    if rest & 0xFF == 0:
-        rest = rest >> 8
-        number += 8
-    while rest & 1 == 0:
-        rest = rest >> 1
-        number += 1
-    return number
+    return bsf(bits)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Hpa, Hva, hva_of
-from hypervisor.arch_x86.intrinsics import copy_memory, load_u64, store_u64
+from hypervisor.arch_x86.intrinsics import load_u64, store_u64
 from hypervisor.block import cutter
 from hypervisor.block.model import SECTOR_SHIFT, Direction, Request, VirtualDisk
 from hypervisor.lang import u64
-from hypervisor.memory import frames
+from hypervisor.memory import frames, guest_window
 from hypervisor.memory.ledger import Use
 from hypervisor.status import Status
 
@@ -146,9 +146,9 @@ def _copy_sector(request: Request, place: Hva) -> None:
     segment = request.segments[request.segment_at]
     memory = Hva(hva_of(segment.hpa) + request.segment_used)
     if request.direction == Direction.READ:
-        copy_memory(memory, place, 1 << SECTOR_SHIFT)
+        guest_window.copy(memory, place, 1 << SECTOR_SHIFT)
     else:
-        copy_memory(place, memory, 1 << SECTOR_SHIFT)
+        guest_window.copy(place, memory, 1 << SECTOR_SHIFT)
     cutter.advance(request, segment, 1 << SECTOR_SHIFT)
 
 

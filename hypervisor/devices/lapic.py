@@ -24,6 +24,7 @@ Not done: focus processor checking, EOI-broadcast suppression (version bit 24 is
 """
 from typing import Annotated, Final
 
+from hypervisor.arch_x86.intrinsics import bsr
 from hypervisor.lang import clear, struct, u32, u64
 
 VERSION: Final = 1
@@ -222,25 +223,6 @@ def write_base(lapic: Lapic, value: u64) -> bool:
 # Priorities (11.8.3)
 
 
-def top_bit(word: u32) -> u32:
-    """Number of the highest bit set; `word` is not 0."""
-    number: u32 = 0
-    rest: u32 = word
-    if rest >> 16 != 0:
-        rest = rest >> 16
-        number = 16
-    if rest >> 8 != 0:
-        rest = rest >> 8
-        number = number + 8
-    if rest >> 4 != 0:
-        rest = rest >> 4
-        number = number + 4
-    if rest >> 2 != 0:
-        rest = rest >> 2
-        number = number + 2
-    return number + (rest >> 1)
-
-
 def update_ppr(lapic: Lapic) -> None:
     """After a change of TPR or of what is in service."""
     if lapic.in_service >> 4 > lapic.tpr >> 4:
@@ -253,8 +235,8 @@ def request(lapic: Lapic) -> u32:
     """The highest vector requested; NO_VECTOR: none."""
     if lapic.requests == 0:
         return NO_VECTOR
-    word = top_bit(lapic.requests)
-    return word * 32 + top_bit(lapic.irr[word])
+    word = bsr(lapic.requests)
+    return word * 32 + bsr(lapic.irr[word])
 
 
 def pending(lapic: Lapic) -> u32:
@@ -291,7 +273,7 @@ def end_of_interrupt(lapic: Lapic) -> None:
     lapic.in_service = NO_VECTOR
     for below in range(word, -1, -1):
         if lapic.isr[below] != 0:
-            lapic.in_service = u32(below) * 32 + top_bit(lapic.isr[below])
+            lapic.in_service = u32(below) * 32 + bsr(lapic.isr[below])
             break
     update_ppr(lapic)
     if lapic.tmr[word] & bit != 0:

@@ -5,11 +5,12 @@ A transfer is carried out when it starts and found to have ended at the next tur
 from typing import Annotated, Final
 
 from hypervisor.addresses import Hpa, Hva, hva_of
-from hypervisor.arch_x86.intrinsics import copy_memory, fill_memory
+from hypervisor.arch_x86.intrinsics import fill_memory
 from hypervisor.block.host_disk import lowest_bit, transfer_of
 from hypervisor.block.model import (MAX_HOST_DISKS, MAX_REQUEST_SECTORS, MAX_SEGMENTS, SECTOR_SHIFT, TRANSFERS_A_DISK, Direction,
                                     DriverKind, HostDisk, Outcome, Transfer)
 from hypervisor.lang import array, struct, u64
+from hypervisor.memory import guest_window
 
 @struct
 class RamDisk:
@@ -46,9 +47,9 @@ def start(host: HostDisk, transfer: Transfer) -> None:
     for i in range(transfer.segment_count):
         segment = transfer.segments[i]
         if transfer.direction == Direction.READ:
-            copy_memory(hva_of(segment.hpa), Hva(place), segment.bytes)
+            guest_window.copy(hva_of(segment.hpa), Hva(place), segment.bytes)
         else:
-            copy_memory(place, hva_of(segment.hpa), segment.bytes)
+            guest_window.copy(Hva(place), hva_of(segment.hpa), segment.bytes)
         place += segment.bytes
     unit.ended |= 1 << (transfer.slot & 63)
 

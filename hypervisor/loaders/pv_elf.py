@@ -10,12 +10,11 @@ from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend
 from hypervisor.arch_x86.defs.cr import (CR0_ET, CR0_MP, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE,
                                          DR6_INIT, DR7_INIT, EFER_LMA, EFER_LME, EFER_NXE, PAT_INIT)
-from hypervisor.arch_x86.intrinsics import store_u64
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.lang import address, clear, copy, sizeof, struct, u32, u64
 from hypervisor.loaders.elf64 import Loaded, load_segments
 from hypervisor.loaders.long_mode import set_segments
-from hypervisor.memory import guest_memory
+from hypervisor.memory import guest_memory, guest_window
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
 
@@ -97,7 +96,7 @@ def write_tables(vm: Vm, tables: Gpa) -> Status:
     if status == Status.OK:
         directory = guest_memory.host_address(vm, Gpa(tables + 2 * PAGE_SIZE))
         for i in range(1, LARGE_PAGES):
-            store_u64(Hva(directory + i * 8), (u64(i) << 21) | PTE_P_W_PS)
+            guest_window.store_u64(Hva(directory + i * 8), (u64(i) << 21) | PTE_P_W_PS)
     return status
 
 

@@ -8,10 +8,12 @@ from typing import Final
 
 from hypervisor import boot_info
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Gfn, Hfn, Hpa, hva_of
+from hypervisor.arch_x86 import guest_pages
 from hypervisor.arch_x86.intrinsics import fill_memory
+from hypervisor.arch_x86.paging import paging
 from hypervisor.boot_info import info
 from hypervisor.lang import link_address, struct, u32, u64
-from hypervisor.memory import ledger
+from hypervisor.memory import guest_window, ledger
 from hypervisor.memory.ledger import ENTRY_BYTES, NO_VM, Kind, Use
 from hypervisor.model import Vm
 from hypervisor.status import Status
@@ -35,7 +37,7 @@ pool: Final = Pool()
 def init() -> Status:
     """Find all usable frames and start the ledger; boot_info and the hypervisor's final page tables stand. Boot only.
 
-    NO_MEMORY: no usable range has room for the ledger. The pool for guests is all there is until set_limit.
+    NO_MEMORY: no usable range has room for the ledger, or for the tables of guest_pages.py. The pool for guests is all there is until set_limit.
     """
     limit: u64 = boot_info.usable_end() >> PAGE_SHIFT
     place = _room_for(limit * ENTRY_BYTES)
@@ -43,13 +45,13 @@ def init() -> Status:
         return Status.NO_MEMORY
     fill_memory(hva_of(place), 0, limit * ENTRY_BYTES)
     ledger.start(hva_of(place), limit)
-    _add(0, link_address("__image_end"), Kind.HYPERVISOR)
+    _add(0, max_u64(link_address("__image_end"), paging.image_end), Kind.HYPERVISOR)  # what is left of the image's last large page is not parted from it
     _add(info.bundle_hpa, info.bundle_hpa + info.bundle_size, Kind.HYPERVISOR)
     _add(place, place + limit * ENTRY_BYTES, Kind.HYPERVISOR)
     _add(LOW_END, limit << PAGE_SHIFT, Kind.FREE)
     pool.search_from = limit
     set_limit(0)
-    return Status.OK
+    return guest_pages.init()
 
 
 def _add(start: u64, end: u64, kind: Kind) -> None:
@@ -133,6 +135,8 @@ def alloc_for(vm_id: u32, use: Use) -> Hpa:
     if hfn == 0:
         ledger.settle(SETTLE_CHUNK)
         hfn = ledger.claim_first(Kind.HYPERVISOR, vm_id, u64(use))
+    if hfn != 0:
+        guest_pages.take(hfn)
     return Hpa(hfn << PAGE_SHIFT)
 
 
@@ -165,11 +169,12 @@ def alloc_shared() -> Hpa:
 def free(hpa: Hpa) -> None:
     """Give back a hypervisor frame. Its contents stay until somebody takes it; guests only ever get zeroed frames."""
     ledger.release(Hfn(hpa >> PAGE_SHIFT))
+    guest_pages.give(Hfn(hpa >> PAGE_SHIFT))
 
 
 def zero(hpa: Hpa) -> None:
     """Clear one frame (512 REP STOSQ iterations)."""
-    fill_memory(hva_of(hpa), 0, PAGE_SIZE)
+    guest_window.fill(hva_of(hpa), 0, PAGE_SIZE)
 
 
 def alloc_contiguous(count: u64) -> Hpa:
@@ -192,6 +197,7 @@ def alloc_contiguous(count: u64) -> Hpa:
             break
     for hfn in range(at_frame, at_frame + count):
         ledger.claim(Hfn(hfn), Kind.HYPERVISOR, NO_VM, u64(Use.OTHER))
+        guest_pages.take(Hfn(hfn))
     pool.search_from = at_frame
     return Hpa(at_frame << PAGE_SHIFT)
 
@@ -208,5 +214,6 @@ def free_contiguous(hpa: Hpa, count: u64) -> None:
     """Give back what alloc_contiguous gave."""
     for hfn in range(hpa >> PAGE_SHIFT, (hpa >> PAGE_SHIFT) + count):
         ledger.release(Hfn(hfn))
+        guest_pages.give(Hfn(hfn))
     if (hpa >> PAGE_SHIFT) + count > pool.search_from:
         pool.search_from = (hpa >> PAGE_SHIFT) + count

@@ -10,12 +10,11 @@ from typing import Annotated, Final
 
 from hypervisor import clock
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Gfn, Gpa, Hva, hva_of
-from hypervisor.arch_x86.intrinsics import (copy_memory, fill_memory, load_u8, load_u16, load_u32, load_u64, store_u8, store_u16,
-                                            store_u32, store_u64)
+from hypervisor.arch_x86.intrinsics import fill_memory
 from hypervisor.build_options import DEBUG
 from hypervisor.console import say
 from hypervisor.lang import struct, u8, u16, u32, u64, wrap_u64
-from hypervisor.memory import backing, nested
+from hypervisor.memory import backing, guest_window, nested
 from hypervisor.model import Vcpu, Vm
 from hypervisor.paging import page_state
 from hypervisor.status import Status
@@ -112,7 +111,7 @@ def pin(vcpu: Vcpu, gpa: Gpa, length: u64, write: bool) -> Status:
 
 
 def host_address(vm: Vm, gpa: Gpa) -> Hva:
-    """Where a pinned guest byte stands; good up to the end of its page. 0: not backed."""
+    """Where a pinned guest byte stands, for guest_window.py; good up to the end of its page. 0: not backed."""
     hpa = nested.lookup(vm, gpa)
     return hva_of(hpa) if hpa != 0 else Hva(0)
 
@@ -141,7 +140,7 @@ def read(vm: Vm, target: Hva, gpa: Gpa, length: u64) -> Status:
         part = piece(Gpa(gpa + done), length - done)
         source = host_address(vm, Gpa(gpa + done))
         if source != 0:
-            copy_memory(target + done, source, part)
+            guest_window.copy(Hva(target + done), source, part)
         else:
             fill_memory(target + done, 0, part)
         done += part
@@ -164,7 +163,7 @@ def copy_out(vcpu: Vcpu, gpa: Gpa, source: Hva, length: u64) -> Status:
             if status != Status.OK:
                 return status
             continue
-        copy_memory(target, source + done, part)
+        guest_window.copy(target, Hva(source + done), part)
         done += part
     return Status.OK
 
@@ -221,7 +220,7 @@ def _copy_image(vm: Vm, gpa: Gpa, source: Hva, length: u64) -> Status:
         if status != Status.OK:
             return status
         part = piece(Gpa(gpa + done), length - done)
-        copy_memory(host_address(vm, Gpa(gpa + done)), source + done, part)
+        guest_window.copy(host_address(vm, Gpa(gpa + done)), Hva(source + done), part)
         done += part
     return Status.OK
 
@@ -236,25 +235,25 @@ def _place(vm: Vm, gpa: Gpa, size: u64) -> Hva:
 def read_u64(vm: Vm, gpa: Gpa) -> u64:
     """One number; all ones outside RAM. A naturally aligned one is fetched by one instruction."""
     place = _place(vm, gpa, 8)
-    return load_u64(place) if place != 0 else _read_slowly(vm, gpa, 8)
+    return guest_window.load_u64(place) if place != 0 else _read_slowly(vm, gpa, 8)
 
 
 def read_u32(vm: Vm, gpa: Gpa) -> u32:
     """See read_u64."""
     place = _place(vm, gpa, 4)
-    return load_u32(place) if place != 0 else u32(_read_slowly(vm, gpa, 4))
+    return guest_window.load_u32(place) if place != 0 else u32(_read_slowly(vm, gpa, 4))
 
 
 def read_u16(vm: Vm, gpa: Gpa) -> u16:
     """See read_u64."""
     place = _place(vm, gpa, 2)
-    return load_u16(place) if place != 0 else u16(_read_slowly(vm, gpa, 2))
+    return guest_window.load_u16(place) if place != 0 else u16(_read_slowly(vm, gpa, 2))
 
 
 def read_u8(vm: Vm, gpa: Gpa) -> u8:
     """See read_u64."""
     place = _place(vm, gpa, 1)
-    return load_u8(place) if place != 0 else u8(_read_slowly(vm, gpa, 1))
+    return guest_window.load_u8(place) if place != 0 else u8(_read_slowly(vm, gpa, 1))
 
 
 def _read_slowly(vm: Vm, gpa: Gpa, size: u64) -> u64:
@@ -266,7 +265,7 @@ def _read_slowly(vm: Vm, gpa: Gpa, size: u64) -> u64:
     for index in range(size):
         place = host_address(vm, Gpa(gpa + index))
         if place != 0:
-            value |= u64(load_u8(place)) << ((index * 8) & 63)
+            value |= u64(guest_window.load_u8(place)) << ((index * 8) & 63)
     return value
 
 
@@ -275,7 +274,7 @@ def write_u64(vm: Vm, gpa: Gpa, value: u64) -> Status:
     place = _place(vm, gpa, 8)
     if place == 0:
         return _refused(vm, gpa, 8)
-    store_u64(place, value)
+    guest_window.store_u64(place, value)
     return Status.OK
 
 
@@ -284,7 +283,7 @@ def write_u32(vm: Vm, gpa: Gpa, value: u32) -> Status:
     place = _place(vm, gpa, 4)
     if place == 0:
         return _refused(vm, gpa, 4)
-    store_u32(place, value)
+    guest_window.store_u32(place, value)
     return Status.OK
 
 
@@ -293,7 +292,7 @@ def write_u16(vm: Vm, gpa: Gpa, value: u16) -> Status:
     place = _place(vm, gpa, 2)
     if place == 0:
         return _refused(vm, gpa, 2)
-    store_u16(place, value)
+    guest_window.store_u16(place, value)
     return Status.OK
 
 
@@ -302,7 +301,7 @@ def write_u8(vm: Vm, gpa: Gpa, value: u8) -> Status:
     place = _place(vm, gpa, 1)
     if place == 0:
         return _refused(vm, gpa, 1)
-    store_u8(place, value)
+    guest_window.store_u8(place, value)
     return Status.OK
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Gfn, Hfn, Hpa, hva_of
-from hypervisor.arch_x86.intrinsics import fill_memory
 from hypervisor.lang import struct
-from hypervisor.memory import frames, nested
+from hypervisor.memory import frames, guest_window, nested
 from hypervisor.model import Vm
 from hypervisor.status import Status
 
@@ -30,5 +29,5 @@ def show_ones(vm: Vm, gfn: Gfn) -> Status:
         ones.hpa = frames.alloc_shared()
         if ones.hpa == 0:
             return Status.NO_MEMORY
-        fill_memory(hva_of(ones.hpa), 0xFF, PAGE_SIZE)
+        guest_window.fill(hva_of(ones.hpa), 0xFF, PAGE_SIZE)
     return nested.map(vm, gfn, Hfn(ones.hpa >> PAGE_SHIFT), 0)

@@ -16,12 +16,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hfn, Hpa, Hva
-from hypervisor.arch_x86.intrinsics import copy_memory, store_u8
 from hypervisor.block import virtual_disk
 from hypervisor.block.model import (MAX_REQUEST_SECTORS, MAX_SEGMENTS, SECTOR, SECTOR_SHIFT, Completion, Direction, Outcome, Request,
                                     VirtualDisk)
 from hypervisor.lang import address, at, copy, sizeof, struct, u8, u32, u64, wrap_u64
-from hypervisor.memory import frames, guest_memory, ledger, nested
+from hypervisor.memory import frames, guest_memory, guest_window, ledger, nested
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
 from hypervisor.virtio import cursor, ring
@@ -311,7 +310,7 @@ def give_id(vm: Vm, disk: VirtualDisk, record: Record, chain: Chain) -> None:
     done: u64 = 0
     while done < ID_BYTES and cursor.step(work.data, chain):
         part: u64 = min(work.data.length, ID_BYTES - done)
-        copy_memory(guest_memory.host_address(vm, work.data.gpa), address(disk.name) + done, part)
+        guest_window.copy(guest_memory.host_address(vm, work.data.gpa), Hva(address(disk.name) + done), part)
         done += part
     record.written = ID_BYTES + 1
 
@@ -348,7 +347,7 @@ def ended(device: Device, cookie: u64, outcome: Outcome) -> None:
 def finish(device: Device, index: u32, head: u32) -> None:
     """Answer a chain."""
     record = record_of(device, index, head)
-    store_u8(record.status, u8(record.result))
+    guest_window.store_u8(record.status, u8(record.result))
     release(device, record)
     written: u32 = record.written if record.result == S_OK else 1
     ring.give_back(device.registers.queues[index], device.places[index], head, written)

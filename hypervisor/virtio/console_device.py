@@ -16,10 +16,9 @@ from typing import Annotated, Final
 from hypervisor import guest_console
 from hypervisor.addresses import Hva
 from hypervisor.arch_x86 import serial
-from hypervisor.arch_x86.intrinsics import store_u8
 from hypervisor.channel import consoles
 from hypervisor.lang import address, struct, u8, u32, u64
-from hypervisor.memory import guest_memory
+from hypervisor.memory import guest_memory, guest_window
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
 from hypervisor.virtio import cursor, ring
@@ -64,7 +63,7 @@ def receive(vm: Vm, vcpu: Vcpu | None, device: Device, chain: Chain) -> Status:
     target = guest_memory.host_address(vm, work.at.gpa)
     written: u32 = 0
     while written < work.at.length and guest_console.has_input(vm):
-        store_u8(target + written, guest_console.take_input(vm))
+        guest_window.store_u8(target + written, guest_console.take_input(vm))
         written += 1
     give_back(device, CONSOLE_RECEIVE, chain.head, written)
     return Status.OK

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from hypervisor.addresses import PAGE_MASK, PAGE_SHIFT, Gfn, Gpa, Hfn, Hva
-from hypervisor.arch_x86.intrinsics import atomic_or_u64, load_u16, load_u64, store_u16, store_u32
+from hypervisor.arch_x86.intrinsics import atomic_or_u64
 from hypervisor.lang import address, clear, struct, u16, u32, u64, wrap_u16
-from hypervisor.memory import backing, guest_memory, ledger
+from hypervisor.memory import backing, guest_memory, guest_window, ledger
 from hypervisor.model import Vcpu, Vm
 from hypervisor.status import Status
 from hypervisor.virtio.state import Part, Place, Queue
@@ -129,7 +129,7 @@ def at_offset(part: Part, offset: u64) -> u64:
 
 def available_index(place: Place) -> u32:
     """The driver's `idx`, fetched."""
-    return load_u16(at_offset(place.available, INDEX))
+    return guest_window.load_u16(at_offset(place.available, INDEX))
 
 
 def is_empty(queue: Queue, place: Place) -> bool:
@@ -145,7 +145,7 @@ def take(vm: Vm, queue: Queue, place: Place, features: u64, chain: Chain) -> Sta
     if waiting > queue.size:
         return Status.BAD_ARGUMENT
     slot: u64 = queue.next_available & (queue.size - 1)
-    chain.head = load_u16(at_offset(place.available, ELEMENTS + 2 * slot))
+    chain.head = guest_window.load_u16(at_offset(place.available, ELEMENTS + 2 * slot))
     chain.count = 0
     chain.readable = 0
     chain.read_bytes = 0
@@ -166,8 +166,8 @@ def walk(vm: Vm, queue: Queue, place: Place, features: u64, chain: Chain) -> Sta
         if index >= queue.size:
             return Status.BAD_ARGUMENT
         where = at_offset(place.descriptors, u64(index) * DESCRIPTOR_BYTES)
-        gpa: u64 = load_u64(where)
-        rest: u64 = load_u64(where + 8)
+        gpa: u64 = guest_window.load_u64(where)
+        rest: u64 = guest_window.load_u64(where + 8)
         flags = u32(rest >> 32 & INDEX_MASK)
         if flags & INDIRECT != 0:
             if features & FEATURE_INDIRECT == 0 or flags & NEXT != 0:
@@ -223,11 +223,11 @@ def add(vm: Vm, chain: Chain, gpa: u64, length: u32, flags: u32) -> bool:
 def give_back(queue: Queue, place: Place, head: u32, written: u32) -> None:
     """Put a chain into the used ring, with the bytes written into it."""
     slot: u64 = queue.next_used & (queue.size - 1)
-    store_u32(at_offset(place.used, ELEMENTS + 8 * slot), head)
-    store_u32(at_offset(place.used, ELEMENTS + 8 * slot + 4), written)
+    guest_window.store_u32(at_offset(place.used, ELEMENTS + 8 * slot), head)
+    guest_window.store_u32(at_offset(place.used, ELEMENTS + 8 * slot + 4), written)
     queue.next_used = queue.next_used + 1 & INDEX_MASK
     queue.in_flight -= 1
-    store_u16(at_offset(place.used, INDEX), u16(queue.next_used))
+    guest_window.store_u16(at_offset(place.used, INDEX), u16(queue.next_used))
 
 
 def fence() -> None:
@@ -241,17 +241,17 @@ def interrupt_due(queue: Queue, place: Place, features: u64) -> bool:
     before: u32 = queue.signalled
     queue.signalled = queue.next_used
     if features & FEATURE_EVENT_INDEX == 0:
-        return load_u16(at_offset(place.available, 0)) & NO_INTERRUPT == 0
-    event: u32 = load_u16(at_offset(place.available, ELEMENTS + 2 * u64(queue.size)))
+        return guest_window.load_u16(at_offset(place.available, 0)) & NO_INTERRUPT == 0
+    event: u32 = guest_window.load_u16(at_offset(place.available, ELEMENTS + 2 * u64(queue.size)))
     return wrap_u16(queue.next_used - event - 1) < wrap_u16(queue.next_used - before)
 
 
 def ask_for_notification(queue: Queue, place: Place, features: u64) -> bool:
     """Let the driver notify when it offers the next chain. True: there is one already, and nobody may notify."""
     if features & FEATURE_EVENT_INDEX != 0:
-        store_u16(at_offset(place.used, ELEMENTS + 8 * u64(queue.size)), u16(queue.next_available))
+        guest_window.store_u16(at_offset(place.used, ELEMENTS + 8 * u64(queue.size)), u16(queue.next_available))
     else:
-        store_u16(at_offset(place.used, 0), 0)
+        guest_window.store_u16(at_offset(place.used, 0), 0)
     fence()
     return not is_empty(queue, place)
 
@@ -259,4 +259,4 @@ def ask_for_notification(queue: Queue, place: Place, features: u64) -> bool:
 def need_no_notification(place: Place, features: u64) -> None:
     """Let the driver notify nobody for now. (With event indexes it does not unless asked again.)"""
     if features & FEATURE_EVENT_INDEX == 0:
-        store_u16(at_offset(place.used, 0), NO_NOTIFY)
+        guest_window.store_u16(at_offset(place.used, 0), NO_NOTIFY)

@@ -46,6 +46,7 @@ class Machine:
         self.on_halt: Callable[[], None] | None = None  # an interrupt that ends HLT
         self.on_window: Callable[[], None] | None = None
         self.pkru = 0
+        self.window_open = False  # RFLAGS.AC
         self.interrupts_on = False
         self.on_hypercall: Callable[[int, int, int, int, int], int] | None = None  # number, arguments -> RAX
 
@@ -134,6 +135,14 @@ class Machine:
 
     def invlpg(self, page: int) -> None:
         self.invalidated.append(page)
+
+    def stac(self) -> None:
+        assert not self.window_open, "windows do not nest"
+        self.window_open = True
+
+    def clac(self) -> None:
+        assert self.window_open
+        self.window_open = False
 
     def wbinvd(self) -> None:
         """No caches here."""
@@ -226,6 +235,14 @@ class Machine:
         return False
 
     # Arithmetic
+    def bsr(self, bits: int) -> int:
+        assert bits != 0
+        return bits.bit_length() - 1
+
+    def bsf(self, bits: int) -> int:
+        assert bits != 0
+        return (bits & -bits).bit_length() - 1
+
     def mul_shift(self, a: int, b: int, shift: int) -> int:
         return (a * b >> shift) & 0xFFFF_FFFF_FFFF_FFFF
 
@@ -233,6 +250,7 @@ class Machine:
     def svm_enter(self, registers: int, guest: int, host: int) -> None:
         if self.guest_runs is None:
             raise Halted("a guest was entered, and no guest is scripted")
+        assert not self.window_open
         self.guest_runs(registers, guest)
 
     def vmsave(self, vmcb: int) -> None:
