@@ -62,6 +62,7 @@ _next_page = _FIRST_PAGE
 _storage: weakref.WeakValueDictionary[int, Region] = weakref.WeakValueDictionary()
 _mapped: list[tuple[int, int]] = []
 _mapped_region: dict[int, Region] = {}
+_found = (0, 0, Region(0, bytearray()))  # start, end: the mapped memory that was asked for last
 _texts: dict[str, Region] = {}
 _link_addresses: dict[str, int] = {"__symbols_start": 0, "__symbols_end": 0}  # no table of symbols unless a test sets one
 
@@ -79,6 +80,8 @@ def map_memory(base: int, data: bytearray) -> Region:
 
 def unmap_memory(base: int) -> None:
     """Take away the region that `map_memory` put at `base` (host code only)."""
+    global _found
+    _found = (0, 0, Region(0, bytearray()))
     region = _mapped_region.pop(base)
     _mapped.remove((base, base + len(region.data)))
 
@@ -90,9 +93,14 @@ def set_link_address(name: str, value: int) -> None:
 
 def region_of(place: int, size: int) -> tuple[Region, int]:
     """The region that holds `size` bytes at address `place`, and the offset in it; Fault if none does."""
+    global _found
+    start, end, last = _found
+    if start <= place and place + size <= end:
+        return last, place - start
     index = bisect_right(_mapped, (place, 1 << 64)) - 1
     if index >= 0 and place + size <= _mapped[index][1]:
         region: Region | None = _mapped_region[_mapped[index][0]]
+        _found = (*_mapped[index], _mapped_region[_mapped[index][0]])
     else:
         page = place >> 12
         region = _storage.get(page)
@@ -125,13 +133,13 @@ def write_memory(place: int, size: int, value: int) -> None:
     region.data[offset:offset + size] = value.to_bytes(size, "little")
 
 
-# How a type lies in memory: its size, its alignment, and a reader and a writer of one value.
+# How a type lies in memory: its size, its alignment, a reader and a writer of one value; of a plain integer also what reads it fast.
 class _Kind:
-    __slots__ = ("size", "align", "read", "write")
+    __slots__ = ("size", "align", "read", "write", "load")
 
     def __init__(self, size: int, align: int, read: Callable[[Region, int], Any],
-                 write: Callable[[Region, int, Any], None]) -> None:
-        self.size, self.align, self.read, self.write = size, align, read, write
+                 write: Callable[[Region, int, Any], None], load: Callable[[bytearray, int], tuple[Any, ...]] | None = None) -> None:
+        self.size, self.align, self.read, self.write, self.load = size, align, read, write, load
 
 
 def _integer(width: Any, convert: Callable[[int], Any] | None) -> _Kind:
@@ -149,7 +157,9 @@ def _integer(width: Any, convert: Callable[[int], Any] | None) -> _Kind:
             raise OverflowError(f"{value:#x} does not fit {width.__name__}")
         store(region.data, offset, value)
 
-    return _Kind(width.code.size, width.code.size, read if convert is None else read_converted, write)
+    if convert is None:
+        return _Kind(width.code.size, width.code.size, read, write, load)
+    return _Kind(width.code.size, width.code.size, read_converted, write)
 
 
 def _no_store(_region: Region, _offset: int, _value: object) -> None:
@@ -256,14 +266,19 @@ class _Layout:
 
 
 def _field(offset: int, kind: _Kind) -> property:
-    read, write = kind.read, kind.write
-    return property(lambda self: read(self._region, self._offset + offset),
-                    lambda self, value: write(self._region, self._offset + offset, value))
+    read, write, load = kind.read, kind.write, kind.load
+
+    def put(self: Any, value: Any) -> None:
+        write(self._region, self._offset + offset, value)
+
+    if load is None:
+        return property(lambda self: read(self._region, self._offset + offset), put)
+    return property(lambda self: load(self._region.data, self._offset + offset)[0], put)  # most of what interpreted code does
 
 
 def _layout(cls: Any) -> _Layout:
     layout = cls.__dict__.get("_krait_layout")
-    if not isinstance(layout, _Layout):
+    if layout.__class__ is not _Layout:
         raise TypeError(f"{cls} is not a struct")
     if layout.fields is None:
         layout.resolve(cls)
@@ -271,9 +286,9 @@ def _layout(cls: Any) -> _Layout:
 
 
 def _view(cls: type[T], region: Region, offset: int) -> T:
-    made: Any = object.__new__(cls)
-    made._region, made._offset = region, offset
-    return cast(T, made)
+    made = object.__new__(cls)
+    made._region, made._offset = region, offset  # type: ignore[attr-defined]
+    return made
 
 
 def _make_struct(cls: Any, packed: bool, align: int, union: bool) -> Any:
