@@ -13,8 +13,8 @@ from hypervisor.addresses import LARGE_PAGE_SIZE, PAGE_SHIFT, PAGE_SIZE, Hfn
 from hypervisor.arch_x86.cpu_features import features
 from hypervisor.arch_x86.intrinsics import (clac, invlpg, load_u32, load_u64, read_cr0, read_cr4, stac, store_u8, store_u64, write_cr0,
                                             write_cr4)
-from hypervisor.arch_x86.paging import (CR0_WP, CR4_PGE, ENTRIES, GIB, LARGE_PAGE_ADDRESS, PTE_ADDRESS, PTE_LARGE, PTE_PRESENT, PTE_USER, PTE_WRITE, READ_WRITE, Pool,
-                                        paging, pool)
+from hypervisor.arch_x86.paging import (CR0_WP, CR4_PGE, ENTRIES, GIB, LARGE_PAGE_ADDRESS, PTE_ADDRESS, PTE_LARGE, PTE_PRESENT, PTE_USER,
+                                        PTE_WRITE, READ_WRITE, Pool, paging, pool)
 from hypervisor.lang import address, link_address, sizeof, struct, u32, u64
 from hypervisor.memory import ledger
 from hypervisor.memory.ledger import NO_VM, Kind, Use
@@ -75,7 +75,9 @@ def is_stale(place: u64) -> bool:
 
 def _rights(place: u64) -> u64:
     """PTE_PRESENT, PTE_WRITE and PTE_USER of the page of an address; 0: it is none of those that are kept apart."""
-    if pages.tables == 0 or place < paging.image_end or place >= paging.end or not boot_info.has_usable(place & LARGE_PAGE_ADDRESS, LARGE_PAGE_SIZE):
+    if pages.tables == 0 or place < paging.image_end or place >= paging.end:
+        return 0
+    if not boot_info.has_usable(place & LARGE_PAGE_ADDRESS, LARGE_PAGE_SIZE):
         return 0
     stac()
     entry = load_u64(_slot(place >> PAGE_SHIFT, 0))
