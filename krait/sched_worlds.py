@@ -110,7 +110,10 @@ class Interpreted:
         return policy.stranded(now)
 
     def refill(self, vm: int, now: int) -> int:
-        return policy.refill(self.vms[vm], now)
+        ask = policy.refill(self.vms[vm], now)
+        while policy.is_refilling(self.vms[vm]):
+            ask |= policy.refill(self.vms[vm], now)
+        return ask
 
     def refill_at(self, vm: int) -> int | None:
         return self.vms[vm].cap.refill_at if cap.exhausted(self.vms[vm]) else None
@@ -127,7 +130,7 @@ class Compiled:
             ctypes.memset(ctypes.addressof(stored), 0, ctypes.sizeof(stored))
             if name == "cpus.host":
                 stored.pinned = any(shape.bound for shape in vms)
-        calls = ("start", "select", "pick", "enqueue", "requeue", "dequeue", "charge", "slice_of", "stranded", "refill")
+        calls = ("start", "select", "pick", "enqueue", "requeue", "dequeue", "charge", "slice_of", "stranded", "refill", "is_refilling")
         self._calls = {name: library.function(f"hypervisor.sched.policy.{name}") for name in calls}
         self._calls["set_cap"] = library.function("hypervisor.sched.cap.set_cap")
         self._calls["start"](QUANTUM, cpu_count)
@@ -168,7 +171,10 @@ class Compiled:
         return int(self._calls["stranded"](now))
 
     def refill(self, vm: int, now: int) -> int:
-        return int(self._calls["refill"](self.vms[vm], now))
+        ask = int(self._calls["refill"](self.vms[vm], now))
+        while self._calls["is_refilling"](self.vms[vm]):
+            ask |= int(self._calls["refill"](self.vms[vm], now))
+        return ask
 
     def refill_at(self, vm: int) -> int | None:
         cap_ = self.vms[vm].cap

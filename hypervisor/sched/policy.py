@@ -27,6 +27,7 @@ WEIGHT_MIN: Final = 1
 WEIGHT_MAX: Final = 1 << 20
 POLICIES: Final = 6
 UNLIMITED: Final[u64] = 0xFFFF_FFFF_FFFF_FFFF  # slice_of: until something happens
+REFILLED_AT_ONCE: Final = 8  # vCPUs; each joins for some 500 instructions
 
 
 class Policy(IntEnum):
@@ -267,16 +268,29 @@ def contended() -> bool:
 
 
 def refill(vm: Vm, now: u64) -> u32:
-    """A period of its cap begins: those that have been kept out compete again. Answers the CPUs that are to pick now."""
+    """A period of its cap begins: REFILLED_AT_ONCE of those that have been kept out compete again; more by another call, if
+    `is_refilling`. Answers the CPUs that are to pick now."""
     ask: u32 = 0
     told(TraceKind.REFILL, vm, now, 0, 0)
     cap.refill(vm, now)
     if not cap.exhausted(vm):
+        left: u32 = REFILLED_AT_ONCE
         for member in vm.vcpus:
-            if member is not None and member.parked:
+            if member is not None and member.parked and left != 0:
                 member.parked = False
                 ask |= _enqueue(member, now)
+                left -= 1
     return ask
+
+
+def is_refilling(vm: Vm) -> bool:
+    """Are some kept out though its cap is not used up?"""
+    if cap.exhausted(vm):
+        return False
+    for member in vm.vcpus:
+        if member is not None and member.parked:
+            return True
+    return False
 
 
 def stranded(now: u64) -> u32:

@@ -53,7 +53,10 @@ def await_refill(vm: Vm) -> None:
 
 
 def refill(vm: Vm) -> None:
-    """The next period of its cap begins."""
+    """The next period of its cap begins; the rest of a VM of many vCPUs comes after the run loop's next turn."""
     now: u64 = account.charge_running()
     ask(policy.refill(vm, now))
-    await_refill(vm)
+    if policy.is_refilling(vm):
+        timers.arm(this_cpu(), vm.cap.timer, now)
+    else:
+        await_refill(vm)
