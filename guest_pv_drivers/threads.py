@@ -136,8 +136,7 @@ def yield_now() -> None:
 def wait(wanted: u64, deadline_ns: u64) -> u64:
     """Sleep until one of the wanted events, or guest time deadline_ns (0: no limit); the events that came.
 
-    One that came since the thread began, or was told of it last, counts: between a look at what it tells of and this call it would
-    be missed. So look again after the call; there may be nothing new.
+    Events that came before the call count, since the thread began or was last told of them: look again, there may be nothing new.
     """
     flags = intrinsics.interrupts_off()
     thread = scheduler.thread[scheduler.current]

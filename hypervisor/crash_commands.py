@@ -4,7 +4,7 @@ from typing import Annotated, Final
 from hypervisor import kick, text
 from hypervisor.addresses import PAGE_SHIFT
 from hypervisor.arch_x86 import backend, idt
-from hypervisor.arch_x86.intrinsics import fill_memory, load_u8, overflow_stack, raise_nmi, raise_ud, store_u64
+from hypervisor.arch_x86.intrinsics import fill_memory, invlpg, load_u8, overflow_stack, raise_nmi, raise_ud, store_u64
 from hypervisor.arch_x86.state import GuestState
 from hypervisor.console import say
 from hypervisor.cpu import cpus, online, this_cpu
@@ -79,7 +79,10 @@ def write_text() -> None:
 
 def read_guest() -> None:
     """#PF, where the CPU has SMAP: a read of memory that guests may have, outside a window."""
-    load_u8(u64(ledger.book.first_free) << PAGE_SHIFT)
+    page: u64 = u64(ledger.book.first_free) << PAGE_SHIFT
+    invlpg(page)  # it may have been the hypervisor's when this CPU looked last
+    load_u8(page)
+    say("debug crash guest: the CPU has no SMAP")
 
 
 def general_protection() -> None:

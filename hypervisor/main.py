@@ -141,7 +141,7 @@ def find_frames() -> None:
     if tables == 0:
         phase.found("windows", "the CPU has no SMAP: guests' memory is not kept apart")
     else:
-        phase.found("windows", f"guests' memory is touched between STAC and CLAC only, by {tables} tables")
+        phase.found("windows", f"guests' memory is kept apart by {tables} tables, touched between STAC and CLAC only")
 
 
 def test_protections() -> None:

@@ -1,7 +1,7 @@
 """Commands of the prompt about CPU time: weight, cap, reserve, pin, policy, shares, trace; operator_commands.py lists them."""
 from typing import Annotated, Final
 
-from hypervisor import clock, text, trace_rings, vm
+from hypervisor import clock, text, timers, trace_rings, vm
 from hypervisor.arch_x86.intrinsics import load_u8
 from hypervisor.channel.state import link
 from hypervisor.console import refuse, say
@@ -109,6 +109,8 @@ def cap(arguments: u64) -> None:
     if refused(machine, u32(percent), machine.reserved, machine.cpus):
         return
     limits.set_cap(machine, u32(percent), clock.ticks_of(ms * NS_PER_MS), clock.now())
+    timers.cancel(machine.cap.timer)  # of a period as it was before
+    wake.await_refill(machine)
     wake.ask(cpus.present())
     say_limits(machine)
 

@@ -147,6 +147,8 @@ class Simulation:
             for at, vm in refills:
                 if at <= self.now:
                     ask |= self.world.refill(vm, self.now)
+                    while self.world.is_refilling(vm):
+                        ask |= self.world.refill(vm, self.now)
             ask |= sum(1 << cpu for cpu, end in enumerate(self.ends) if end <= self.now)
         self.out.service = [task.service for task in self.tasks]
         self.out.fluid = [task.fluid for task in self.tasks]

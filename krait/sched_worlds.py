@@ -39,6 +39,7 @@ class World(Protocol):
     def slice_of(self, vcpu: int, now: int) -> int: ...
     def stranded(self, now: int) -> int: ...
     def refill(self, vm: int, now: int) -> int: ...
+    def is_refilling(self, vm: int) -> bool: ...
     def refill_at(self, vm: int) -> int | None: ...
 
 
@@ -110,10 +111,10 @@ class Interpreted:
         return policy.stranded(now)
 
     def refill(self, vm: int, now: int) -> int:
-        ask = policy.refill(self.vms[vm], now)
-        while policy.is_refilling(self.vms[vm]):
-            ask |= policy.refill(self.vms[vm], now)
-        return ask
+        return policy.refill(self.vms[vm], now)
+
+    def is_refilling(self, vm: int) -> bool:
+        return policy.is_refilling(self.vms[vm])
 
     def refill_at(self, vm: int) -> int | None:
         return self.vms[vm].cap.refill_at if cap.exhausted(self.vms[vm]) else None
@@ -171,10 +172,10 @@ class Compiled:
         return int(self._calls["stranded"](now))
 
     def refill(self, vm: int, now: int) -> int:
-        ask = int(self._calls["refill"](self.vms[vm], now))
-        while self._calls["is_refilling"](self.vms[vm]):
-            ask |= int(self._calls["refill"](self.vms[vm], now))
-        return ask
+        return int(self._calls["refill"](self.vms[vm], now))
+
+    def is_refilling(self, vm: int) -> bool:
+        return bool(self._calls["is_refilling"](self.vms[vm]))
 
     def refill_at(self, vm: int) -> int | None:
         cap_ = self.vms[vm].cap

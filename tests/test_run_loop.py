@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hypervisor import log, run_loop, vm, vm_control
+from hypervisor import log, run_loop, timers, vm, vm_control
 from hypervisor.abi import EXIT_GUEST_FAILED, EXIT_OK, HYPERCALL_BASE, START_INFO_MAGIC, VM_KIND_PV, Hypercall, StartInfo, VmConfig
 from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend, machine_exit, serial
@@ -23,7 +23,7 @@ from hypervisor.lang import at, clear, map_memory, unmap_memory
 from hypervisor.loaders import pv_elf
 from hypervisor.memory import guest_memory, ledger, nested_walk
 from hypervisor.memory.ledger import Kind
-from hypervisor.model import WORK_INTERRUPT, WORK_RESCHED, Vm, VmState
+from hypervisor.model import WORK_INTERRUPT, WORK_RESCHED, Timer, TimerKind, Vm, VmState
 from hypervisor.sched import run_queue
 from hypervisor.run_loop import REAP_PERIOD_NS
 from hypervisor.status import Status
@@ -404,3 +404,22 @@ def test_bad_kernels_are_refused(host: Host, data: bytes, status: Status) -> Non
         assert pv_elf.load(made, config, Hva(FILE), len(data)) == status
     finally:
         unmap_memory(FILE)
+
+
+def test_one_timer_in_one_path_and_the_hardware_waits_for_the_next(host: Host) -> None:
+    cpu = cpus[0]
+    due, later = [Timer(), Timer()], Timer()
+    for timer in (*due, later):
+        timer.kind = TimerKind.GUEST  # of no vCPU: nothing to do
+    machine.tsc_step = 1
+    timers.arm(cpu, later, machine.tsc + 10_000_000)
+    for timer in due:
+        timers.arm(cpu, timer, machine.tsc)
+    cpu.work = 0
+    run_loop.run_timers(cpu)
+    assert [timer.heap_index != 0 for timer in due].count(True) == 1 and cpu.work & WORK_INTERRUPT
+    cpu.work = 0
+    run_loop.run_timers(cpu)
+    assert all(timer.heap_index == 0 for timer in due) and cpu.work & WORK_INTERRUPT == 0
+    assert cpu.timers.armed == later.deadline
+    timers.cancel(later)

@@ -2,9 +2,14 @@
 
 A window lasts from STAC to CLAC and is RFLAGS.AC, so it is a CPU's own, costs two instructions, and leaves TLBs alone. User pages are
 free frames, guests' RAM, and these page tables themselves; supervisor pages are the frames that the hypervisor has taken for itself
-(`take`, `give`, which frames.py calls). A CPU may still hold a frame's old rights: those that forbid too much end with the
-fault that they cause, which drops the translation (Intel SDM vol. 3A 4.10.4.1; `is_stale`), so no other CPU is asked to flush.
-A CPU without SMAP keeps the large pages of paging.py, and its windows are NOPs.
+(`take`, `give`, which frames.py calls). In a window all guests' pages can be reached, and the tables too.
+
+No other CPU is asked to flush when a frame changes sides. One that holds old rights which forbid too much takes the fault that they
+cause for what it is, drops them and tries again (`drop_stale`). Rights that allow too much, of a frame that was the hypervisor's, last there
+until the TLB drops them: SMAP guards against our own mistakes, and may miss one that long.
+
+A trap inside a window runs with it open, and IRET gives it back. A CPU without SMAP keeps the large pages of paging.py, and its windows
+are NOPs. CR4.PKE stays off, or protection keys, whose register is the guest's, would bar the hypervisor from user pages.
 """
 from typing import Final
 
@@ -26,9 +31,10 @@ NOP_TO_WINDOW: Final = 0x01  # 0F 1F CB and CA are NOPs, 0F 01 CB is STAC, 0F 01
 
 @struct
 class GuestPages:
-    """tables: how many frames the tables are; 0: guests' memory is not kept apart."""
+    """tables: how many frames the tables are; 0: guests' memory is not kept apart. taken: as many are there so far, at boot."""
 
     tables: u64
+    taken: u64
 
 
 pages: Final = GuestPages()
@@ -68,9 +74,12 @@ def is_guests(place: u64) -> bool:
     return _rights(place) & PTE_USER != 0
 
 
-def is_stale(place: u64) -> bool:
-    """Whether an access that faulted is allowed by now: the CPU had the rights of a time when the frame was not the hypervisor's."""
-    return _rights(place) == PTE_PRESENT | PTE_WRITE
+def drop_stale(place: u64) -> bool:
+    """Whether an access that faulted is allowed by now: this CPU had the rights of a time when the frame was not the hypervisor's."""
+    if _rights(place) != PTE_PRESENT | PTE_WRITE:
+        return False
+    invlpg(place)
+    return True
 
 
 def _rights(place: u64) -> u64:
@@ -114,6 +123,7 @@ def _split_all() -> Status:
                 table: u64 = load_u64(_slot(place >> PAGE_SHIFT, u32(level))) & PTE_ADDRESS
                 if table < address(pool) or table >= address(pool) + sizeof(Pool):
                     store_u64(_slot(table >> PAGE_SHIFT, 0), table | READ_WRITE | PTE_USER)
+    pages.tables = pages.taken
     return Status.OK
 
 
@@ -141,5 +151,5 @@ def _split(place: u64) -> bool:
 
 def _take_table() -> u64:
     """A frame for a table; 0: there is none."""
-    pages.tables += 1
+    pages.taken += 1
     return ledger.claim_first(Kind.HYPERVISOR, NO_VM, Use.OTHER) << PAGE_SHIFT

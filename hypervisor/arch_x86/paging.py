@@ -109,13 +109,11 @@ def load() -> None:
     """Use the tables on this CPU, with its protections on."""
     wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_NXE)
     write_cr0(read_cr0() | CR0_WP)
-    cr4 = read_cr4() | CR4_MCE | protections()
+    cr4 = read_cr4() & ~u64(CR4_PKE) | CR4_MCE | protections()  # else a guest's PKRU would bar us from user pages (SDM vol. 3A 4.6.2)
     if features.pge:
         cr4 |= CR4_PGE
     if features.xsave:
         cr4 |= CR4_OSXSAVE
-    if features.pku:
-        cr4 |= CR4_PKE
     write_cr3(address(pool))
     write_cr4(cr4)
     if features.xsave:

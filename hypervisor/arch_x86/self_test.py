@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from hypervisor.addresses import PAGE_SHIFT
 from hypervisor.arch_x86 import guest_pages, idt, paging, stacks
-from hypervisor.arch_x86.intrinsics import clac, probe_execute, probe_read, probe_write, read_cr4, stac
+from hypervisor.arch_x86.intrinsics import clac, invlpg, probe_execute, probe_read, probe_write, read_cr4, stac
 from hypervisor.lang import address, link_address, struct, u8, u64
 from hypervisor.memory import ledger
 from hypervisor.model import MAX_CPUS
@@ -47,6 +47,8 @@ def first_failure() -> str:
         return "data does not execute"
     if read_cr4() & paging.protections() != paging.protections():
         return "SMEP, SMAP and UMIP are on where the CPU has them"
+    if read_cr4() & paging.CR4_PKE != 0:
+        return "protection keys are off"
     if guest_pages.pages.tables != 0 and not windows_hold():
         return "guests' memory is touched in windows only"
     return ""
@@ -55,6 +57,7 @@ def first_failure() -> str:
 def windows_hold() -> bool:
     """A page that a guest may have can be used in a window, and neither read nor written without."""
     page: u64 = u64(ledger.book.first_free) << PAGE_SHIFT
+    invlpg(page)  # it may have been the hypervisor's when this CPU looked last
     stac()
     reached = probe_read(page) and probe_write(page)
     clac()

@@ -71,7 +71,7 @@ def _was_probe(frame: TrapFrame) -> bool:
 
 def _was_stale(frame: TrapFrame) -> bool:
     """A page fault by rights of a frame that have changed since this CPU looked: try again."""
-    return frame.vector == PAGE_FAULT and frame.error & ~u64(PF_WRITE) == PF_PRESENT and guest_pages.is_stale(read_cr2())
+    return frame.vector == PAGE_FAULT and frame.error & ~u64(PF_WRITE) == PF_PRESENT and guest_pages.drop_stale(read_cr2())
 
 
 def _in_probes(rip: u64) -> bool:

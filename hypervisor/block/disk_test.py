@@ -8,7 +8,7 @@ from typing import Final
 
 from hypervisor import clock
 from hypervisor.addresses import PAGE_SHIFT, PAGE_SIZE, Hpa, Hva, hva_of
-from hypervisor.arch_x86.intrinsics import load_u64, store_u64
+from hypervisor.arch_x86.intrinsics import bsf, load_u64, store_u64
 from hypervisor.block import host_disk, virtual_disk
 from hypervisor.block.model import SECTOR, Completion, Direction, HostDisk, Outcome, Request, VirtualDisk, disks
 from hypervisor.console import say
@@ -85,7 +85,7 @@ def ask() -> None:
     while test.next < last and test.in_flight < IN_FLIGHT:
         request = virtual_disk.take(disk)
         assert request is not None
-        buffer = host_disk.lowest_bit(wrap_u64(~test.busy))
+        buffer = bsf(wrap_u64(~test.busy))
         test.busy |= 1 << (buffer & 63)
         test.in_flight += 1
         fill(request, test.next, buffer)

@@ -72,7 +72,7 @@ def transfer_of(host: HostDisk, slot: u64) -> Transfer:
 def take_transfer(host: HostDisk) -> Transfer:
     """One that is not in flight; fewer than host.depth are."""
     assert host.in_flight < host.depth and host.depth <= TRANSFERS_A_DISK
-    slot = lowest_bit(wrap_u64(~host.busy))
+    slot = bsf(wrap_u64(~host.busy))
     host.busy |= 1 << (slot & 63)
     host.in_flight += 1
     transfer = transfer_of(host, slot)
@@ -89,9 +89,3 @@ def release_transfer(host: HostDisk, transfer: Transfer) -> None:
     """It has ended."""
     host.busy = host.busy & ~(1 << (transfer.slot & 63))
     host.in_flight -= 1
-
-
-def lowest_bit(bits: u64) -> u64:
-    """Number of the lowest set bit; there is one."""
-    assert bits != 0
-    return bsf(bits)

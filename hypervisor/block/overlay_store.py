@@ -20,9 +20,8 @@ from enum import IntEnum
 from typing import Final
 
 from hypervisor.addresses import PAGE_SHIFT, Hpa, Hva, hva_of
-from hypervisor.arch_x86.intrinsics import load_u64, store_u64
+from hypervisor.arch_x86.intrinsics import bsf, load_u64, store_u64
 from hypervisor.block import overlay, overlay_opening
-from hypervisor.block.host_disk import lowest_bit
 from hypervisor.block.model import SECTOR, Direction, Outcome, Request, StoreState, Transfer, VirtualDisk
 from hypervisor.block.overlay import BLOCK_SECTORS, ENTRIES, FRAME, MAP_KEYS
 from hypervisor.block.overlay_map import (MAP_MAGIC, MAPS_A_FRAME, MASK, SLOTS, MapSector, checksum, fail, image_of, map_at, move, place_of,
@@ -172,7 +171,7 @@ def _put_map(disk: VirtualDisk, transfer: Transfer) -> None:
         key = key + 1 if place != 0 else (key | ENTRIES - 1) + 1  # a table is missing where a cut left nothing of a large FLUSH but its end
         place = Hva(place + 8) if key % ENTRIES != 0 else overlay.slot(disk, key, False)
     entry = load_u64(place)
-    number = lowest_bit(entry & MASK)
+    number = bsf(entry & MASK)
     store_u64(place, entry & ~(1 << (number & 63)))
     store.dirty -= 1
     index: u64 = (key - MAP_KEYS) * MAPS_A_FRAME + number

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor import clock, timers
+from hypervisor.arch_x86.intrinsics import bsf
 from hypervisor.block import completion, cutter, host_disk, limits, overlay, overlay_store, polling, virtual_disk
-from hypervisor.block.host_disk import lowest_bit, release_transfer, take_transfer, transfer_of
+from hypervisor.block.host_disk import release_transfer, take_transfer, transfer_of
 from hypervisor.block.model import (SECTOR_SHIFT, TRANSFERS_A_DISK, Completion, Direction, DiskState, HostDisk, Outcome, Request,
                                     StoreState, Transfer, VirtualDisk, disks)
 from hypervisor.block.overlay_store import Step
@@ -120,7 +121,7 @@ def lost(host: HostDisk) -> Transfer | None:
     """A transfer that a failed disk still had, ended by error."""
     if host.busy == 0:
         return None
-    transfer = transfer_of(host, lowest_bit(host.busy))
+    transfer = transfer_of(host, bsf(host.busy))
     transfer.outcome = Outcome.IO_ERROR
     return transfer
 
@@ -358,7 +359,7 @@ def start_again_some(host: HostDisk, now: u64) -> u32:
     """After a reset: the transfers that were in flight are started again, once; those that had their chance fail."""
     count: u32 = 0
     while host.again != 0 and count < STARTS_A_TURN:
-        slot = lowest_bit(host.again)
+        slot = bsf(host.again)
         host.again = host.again & ~(1 << (slot & 63))
         transfer = transfer_of(host, slot)
         transfer.tries += 1

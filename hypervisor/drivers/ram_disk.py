@@ -5,8 +5,8 @@ A transfer is carried out when it starts and found to have ended at the next tur
 from typing import Annotated, Final
 
 from hypervisor.addresses import Hpa, Hva, hva_of
-from hypervisor.arch_x86.intrinsics import fill_memory
-from hypervisor.block.host_disk import lowest_bit, transfer_of
+from hypervisor.arch_x86.intrinsics import bsf, fill_memory
+from hypervisor.block.host_disk import transfer_of
 from hypervisor.block.model import (MAX_HOST_DISKS, MAX_REQUEST_SECTORS, MAX_SEGMENTS, SECTOR_SHIFT, TRANSFERS_A_DISK, Direction,
                                     DriverKind, HostDisk, Outcome, Transfer)
 from hypervisor.lang import array, struct, u64
@@ -59,7 +59,7 @@ def reap(host: HostDisk) -> Transfer | None:
     unit = units[host.unit]
     if unit.ended == 0:
         return None
-    slot = lowest_bit(unit.ended)
+    slot = bsf(unit.ended)
     unit.ended = unit.ended & ~(1 << (slot & 63))
     transfer = transfer_of(host, slot)
     transfer.outcome = Outcome.OK

@@ -45,7 +45,7 @@ def init() -> Status:
         return Status.NO_MEMORY
     fill_memory(hva_of(place), 0, limit * ENTRY_BYTES)
     ledger.start(hva_of(place), limit)
-    _add(0, max_u64(link_address("__image_end"), paging.image_end), Kind.HYPERVISOR)  # what is left of the image's last large page is not parted from it
+    _add(0, max_u64(link_address("__image_end"), paging.image_end), Kind.HYPERVISOR)  # its last large page stays whole
     _add(info.bundle_hpa, info.bundle_hpa + info.bundle_size, Kind.HYPERVISOR)
     _add(place, place + limit * ENTRY_BYTES, Kind.HYPERVISOR)
     _add(LOW_END, limit << PAGE_SHIFT, Kind.FREE)
@@ -157,7 +157,7 @@ def alloc_private(vm: Vm, gfn: Gfn) -> Hpa:
         if hfn == 0:
             return Hpa(0)
     hpa = Hpa(hfn << PAGE_SHIFT)
-    zero(hpa)
+    guest_window.fill(hva_of(hpa), 0, PAGE_SIZE)
     return hpa
 
 
@@ -173,8 +173,8 @@ def free(hpa: Hpa) -> None:
 
 
 def zero(hpa: Hpa) -> None:
-    """Clear one frame (512 REP STOSQ iterations)."""
-    guest_window.fill(hva_of(hpa), 0, PAGE_SIZE)
+    """Clear one frame of the hypervisor's (512 REP STOSQ iterations)."""
+    fill_memory(hva_of(hpa), 0, PAGE_SIZE)
 
 
 def alloc_contiguous(count: u64) -> Hpa:

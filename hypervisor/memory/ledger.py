@@ -136,7 +136,7 @@ def claim(hfn: Hfn, kind: Kind, vm_id: u32, value: u64) -> None:
 
 
 def claim_first(kind: Kind, vm_id: u32, value: u64) -> Hfn:
-    """FREE -> HYPERVISOR, PRIVATE or SHARED for the first free frame; 0 if there is none. Only frames.py calls this. Fast."""
+    """FREE -> HYPERVISOR, PRIVATE or SHARED for the first free frame; 0 if there is none. Only frames.py, and guest_pages.py at boot, call this. Fast."""
     hfn = Hfn(book.first_free)
     if hfn == 0:
         return hfn

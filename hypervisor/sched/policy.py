@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 from hypervisor.abi_trace import TraceKind
 from hypervisor.lang import struct, u32, u64
-from hypervisor.model import MAX_CPUS, Vcpu, Vm
+from hypervisor.model import MAX_CPUS, MAX_VCPUS_PER_VM, Vcpu, Vm
 from hypervisor.sched import bvt, cap, cpus, credit, eevdf, lottery, round_robin, stride
 from hypervisor.sched.cpus import host
 from hypervisor.sched.quantum import quantum
@@ -268,14 +268,16 @@ def contended() -> bool:
 
 
 def refill(vm: Vm, now: u64) -> u32:
-    """A period of its cap begins: REFILLED_AT_ONCE of those that have been kept out compete again; more by another call, if
-    `is_refilling`. Answers the CPUs that are to pick now."""
+    """A period of its cap begins: REFILLED_AT_ONCE of those that have been kept out compete again, in each period others first; more by
+    another call, if `is_refilling`. Answers the CPUs that are to pick now."""
     ask: u32 = 0
     told(TraceKind.REFILL, vm, now, 0, 0)
     cap.refill(vm, now)
     if not cap.exhausted(vm):
+        first: u64 = vm.cap.refill_at // max(vm.cap.period, 1)
         left: u32 = REFILLED_AT_ONCE
-        for member in vm.vcpus:
+        for i in range(MAX_VCPUS_PER_VM):
+            member = vm.vcpus[(first + i) % MAX_VCPUS_PER_VM]
             if member is not None and member.parked and left != 0:
                 member.parked = False
                 ask |= _enqueue(member, now)

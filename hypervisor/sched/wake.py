@@ -53,10 +53,10 @@ def await_refill(vm: Vm) -> None:
 
 
 def refill(vm: Vm) -> None:
-    """The next period of its cap begins; the rest of a VM of many vCPUs comes after the run loop's next turn."""
+    """The next period of its cap begins; the rest of a VM of many vCPUs comes after a breath."""
     now: u64 = account.charge_running()
     ask(policy.refill(vm, now))
-    if policy.is_refilling(vm):
+    if vm.state == VmState.RUNNING and policy.is_refilling(vm):
         timers.arm(this_cpu(), vm.cap.timer, now)
     else:
         await_refill(vm)

@@ -101,18 +101,18 @@ def test_frames_change_sides_as_they_change_hands(ram: None) -> None:
     row = frames.alloc_contiguous(3)
     for place in (one, row, row + 0x2000):
         assert not is_user(place) and place in machine.invalidated
-        assert guest_pages.is_stale(place) and not guest_pages.is_guests(place)
+        assert guest_pages.drop_stale(place) and not guest_pages.is_guests(place)
     frames.free(one)
     frames.free_contiguous(row, 3)
     for place in (one, row, row + 0x2000):
         assert is_user(place)
-        assert not guest_pages.is_stale(place) and guest_pages.is_guests(place)
+        assert not guest_pages.drop_stale(place) and guest_pages.is_guests(place)
 
 
 @pytest.mark.parametrize("place", [0, MIB, RAM_END, 2 * GIB, 0xFEE0_0000, 1 << 40, (1 << 64) - 1])
 def test_addresses_that_are_no_memory_behind_the_image(ram: None, place: int) -> None:
     boot(True)
-    assert not guest_pages.is_stale(place) and not guest_pages.is_guests(place)
+    assert not guest_pages.drop_stale(place) and not guest_pages.is_guests(place)
 
 
 def test_an_old_right_in_a_tlb_is_tried_again(ram: None) -> None:
@@ -137,4 +137,4 @@ def test_without_smap_all_stays_as_it_was(ram: None) -> None:
     hpa = frames.alloc()
     assert hpa != Hpa(0) and not is_user(hpa) and machine.invalidated == []
     frames.free(hpa)
-    assert not guest_pages.is_stale(hpa)
+    assert not guest_pages.drop_stale(hpa)

@@ -225,3 +225,34 @@ def test_a_clock_that_is_behind_steals_nothing() -> None:
     assert first is not None
     policy.enqueue(first, 1000)
     assert policy.pick(1, 990) == first and first.steal_ticks == 0
+
+
+def test_a_new_period_lets_a_few_in_at_a_time_and_others_first() -> None:
+    """None of a VM of many vCPUs is left out: not those that a short period ends before, not those that wait for another piece."""
+    vm = vm_of(20)
+    policy.select(policy.Policy.EEVDF, 0)
+    limits.set_cap(vm, 60, 100 * MS, 0)
+    members = [member for member in vm.vcpus if member is not None]
+    for member in members:
+        policy.enqueue(member, 0)
+
+    def use_up(now: int) -> None:
+        picked = policy.pick(0, now)
+        assert picked is not None
+        policy.charge(picked, 60 * MS, now)
+        policy.requeue(picked, now)
+        assert cap.exhausted(vm) and all(member.parked for member in members)
+
+    use_up(60 * MS)
+    assert not policy.is_refilling(vm)
+    policy.refill(vm, 100 * MS)
+    for left in (12, 4):
+        assert sum(member.parked for member in members) == left and policy.is_refilling(vm)
+        policy.refill(vm, 100 * MS)
+    assert not any(member.parked for member in members) and not policy.is_refilling(vm)
+    came: set[int] = set()
+    for period in range(2, 80):
+        use_up(period * 100 * MS - 30 * MS)
+        policy.refill(vm, period * 100 * MS)
+        came |= {index for index, member in enumerate(members) if not member.parked}
+    assert came == set(range(20)), "the first piece of each period is others'"
