@@ -162,20 +162,20 @@ def work_for(cpu: Cpu, vcpu: Vcpu, bit: u32) -> None:
 def run_timers(cpu: Cpu) -> None:
     """A timer that is due, at the expense of the vCPU that it serves, and a breath before the next: a thousand may be due at once."""
     since = account.begin(cpu)
+    served: Vcpu | None = None
     timer = timers.expire(cpu)
-    if timer is None:
-        account.end(cpu, since, None)
-        return
-    run_timer(cpu, timer)
-    since = account.end(cpu, since, timer.vcpu)
-    if timers.next_deadline(cpu) <= clock.now():
-        if MEASURE_PATHS:
-            path_lengths.end_work(WORK_INTERRUPT)
-        cpu.work |= WORK_INTERRUPT
-        breathe(cpu)
-        return
-    timers.wait_for_next(cpu)
-    account.end(cpu, since, timer.vcpu)
+    while timer is not None:
+        run_timer(cpu, timer)
+        served = timer.vcpu
+        since = account.end(cpu, since, served)
+        if timers.next_deadline(cpu) <= clock.now():
+            if MEASURE_PATHS:
+                path_lengths.end_work(WORK_INTERRUPT)
+            cpu.work |= WORK_INTERRUPT
+            breathe(cpu)
+            return
+        timer = timers.expire(cpu)
+    account.end(cpu, since, served)
 
 
 def run_timer(cpu: Cpu, timer: Timer) -> None:

@@ -74,7 +74,7 @@ def cancel(timer: Timer) -> None:
 def expire(cpu: Cpu) -> Timer | None:
     """Take out one timer whose deadline has passed. None: there is no more, and the hardware waits for the next.
 
-    For WORK_INTERRUPT: call until None, or end by wait_for_next; the caller does what each timer's kind asks for.
+    For WORK_INTERRUPT: call until None; the caller does what each timer's kind asks for.
     """
     heap = cpu.timers
     if heap.count != 0:
@@ -84,14 +84,9 @@ def expire(cpu: Cpu) -> Timer | None:
             cancel(first)
             first.expired_at = now
             return first
-    wait_for_next(cpu)
+    heap.armed = NEVER
+    _program(heap)
     return None
-
-
-def wait_for_next(cpu: Cpu) -> None:
-    """Let the hardware interrupt at the earliest deadline, at once if that has passed."""
-    cpu.timers.armed = NEVER
-    _program(cpu.timers)
 
 
 def next_deadline(cpu: Cpu) -> u64:
