@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hypervisor import log, run_loop, timers, vm, vm_control
+from hypervisor import log, operator_scheduling, run_loop, timers, vm, vm_control
 from hypervisor.abi import EXIT_GUEST_FAILED, EXIT_OK, HYPERCALL_BASE, START_INFO_MAGIC, VM_KIND_PV, Hypercall, StartInfo, VmConfig
 from hypervisor.addresses import PAGE_SIZE, Gpa, Hva
 from hypervisor.arch_x86 import backend, machine_exit, serial
@@ -19,12 +19,12 @@ from hypervisor.arch_x86.svm import init
 from hypervisor.arch_x86.svm.vmcb import Vmcb
 from hypervisor.channel.events import handle_of
 from hypervisor.cpu import cpus
-from hypervisor.lang import at, clear, map_memory, unmap_memory
+from hypervisor.lang import at, clear, map_memory, u64, unmap_memory
 from hypervisor.loaders import pv_elf
 from hypervisor.memory import guest_memory, ledger, nested_walk
 from hypervisor.memory.ledger import Kind
 from hypervisor.model import WORK_INTERRUPT, WORK_RESCHED, Timer, TimerKind, Vm, VmState
-from hypervisor.sched import run_queue
+from hypervisor.sched import run_queue, wake
 from hypervisor.run_loop import REAP_PERIOD_NS
 from hypervisor.status import Status
 from tests.memory.world import World
@@ -406,7 +406,7 @@ def test_bad_kernels_are_refused(host: Host, data: bytes, status: Status) -> Non
         unmap_memory(FILE)
 
 
-def test_one_timer_in_one_path_and_the_hardware_waits_for_the_next(host: Host) -> None:
+def test_a_breath_comes_between_timers_that_are_due_and_the_hardware_waits_for_the_next(host: Host) -> None:
     cpu = cpus[0]
     due, later = [Timer(), Timer()], Timer()
     for timer in (*due, later):
@@ -423,3 +423,27 @@ def test_one_timer_in_one_path_and_the_hardware_waits_for_the_next(host: Host) -
     assert all(timer.heap_index == 0 for timer in due) and cpu.work & WORK_INTERRUPT == 0
     assert cpu.timers.armed == later.deadline
     timers.cancel(later)
+
+
+def test_a_changed_cap_does_not_wait_for_the_end_of_its_old_period(host: Host) -> None:
+    def idle(guest: Guest) -> Script:
+        yield
+
+    made = host.add("ada", idle)
+
+    def cap(arguments: bytes) -> None:
+        map_memory(LINES, bytearray(arguments + bytes(1)))
+        operator_scheduling.cap(u64(LINES))
+        unmap_memory(LINES)
+
+    cap(b"ada 50 1000")
+    made.cap.left = -1
+    wake.await_refill(made)
+    old = made.cap.timer.deadline
+    assert made.cap.timer.heap_index != 0 and old == made.cap.refill_at
+    cap(b"ada 50 10")
+    assert made.cap.timer.heap_index == 0
+    made.cap.left = -1
+    wake.await_refill(made)
+    assert made.cap.timer.deadline == made.cap.refill_at < old
+    timers.cancel(made.cap.timer)
